@@ -1,0 +1,63 @@
+"""Everything conediff raises or warns: one base class, one sentence each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ConediffError(Exception):
+    """Base class of the errors that conediff raises."""
+
+
+class ProblemError(ConediffError, ValueError):
+    """The problem itself cannot be used (not convex, mixed-integer, unsupported)."""
+
+
+class DPPError(ProblemError):
+    """The problem is convex, but not disciplined in its parameters (not DPP)."""
+
+
+class ConeError(ConediffError, ValueError):
+    """A cone specification is malformed, or does not fit the data."""
+
+
+class ParameterError(ConediffError, ValueError):
+    """A parameter's value is not finite, or violates what was declared of it."""
+
+
+class SolverError(ConediffError, RuntimeError):
+    """Some elements of a batch have no accurate solution.
+
+    Attributes
+    ----------
+    indices : tuple of tuple of int
+        Batch indices of the elements that failed.
+    statuses : tuple of str
+        Their statuses, in the same order.
+    solutions : object or None
+        What was computed for the whole batch, certificates of infeasibility included.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        indices: tuple[tuple[int, ...], ...] = (),
+        statuses: tuple[str, ...] = (),
+        solutions: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.indices = indices
+        self.statuses = statuses
+        self.solutions = solutions
+
+
+class ConediffWarning(UserWarning):
+    """Base class of the warnings that conediff issues."""
+
+
+class AccuracyWarning(ConediffWarning):
+    """A solution or a derivative is less accurate than was asked for."""
+
+
+class DegeneracyWarning(ConediffWarning):
+    """The solution map is not differentiable here; the least-squares answer is returned."""
