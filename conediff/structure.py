@@ -1,0 +1,145 @@
+"""What programs of one structure share (sizes, sparsity, cones), and the numbers in which they differ.
+
+Everything behind the public interface works on a *stack*: one `Structure`, and `ConeData` whose arrays
+carry a leading axis for the programs. A single program is a stack of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from conediff.cones import ProductCone
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """Sparsity of a matrix in compressed columns, rows sorted within each column.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    indptr : int array, shape (columns + 1,)
+    indices : int array, shape (nnz,)
+    """
+
+    shape: tuple[int, int]
+    indptr: Indices
+    indices: Indices
+
+    @classmethod
+    def of(cls, matrix: sp.csc_array) -> Pattern:
+        """Return the pattern of a CSC matrix whose indices are sorted and unique."""
+        shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+        return cls(shape, matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32))
+
+    @property
+    def nnz(self) -> int:
+        return int(self.indices.size)
+
+    @cached_property
+    def columns(self) -> Indices:
+        """Column of every stored entry, shape (nnz,); `indices` are the rows."""
+        return np.repeat(np.arange(self.shape[1], dtype=np.int32), np.diff(self.indptr))
+
+    def matrix(self, values: Array) -> sp.csc_array:
+        """Return the CSC matrix with these values, shape (nnz,)."""
+        return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
+
+    def stacked(self, count: int) -> Pattern:
+        """Return the pattern of ``count`` copies down a block diagonal."""
+        rows, columns = self.shape
+        copies = np.arange(count, dtype=np.int32)[:, None]
+        indices = (self.indices + copies * rows).ravel().astype(np.int32)
+        starts = (self.indptr[:-1] + copies * self.nnz).ravel()
+        indptr = np.append(starts, count * self.nnz).astype(np.int32)
+        return Pattern((count * rows, count * columns), indptr, indices)
+
+    def products(self, values: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+        """Return M and M' as functions of stacks of vectors.
+
+        Parameters
+        ----------
+        values : array, shape (B, nnz) or (1, nnz)
+            One row serves the whole stack.
+
+        Returns
+        -------
+        matvec, rmatvec : callables
+            They take (B, columns) to (B, rows), and (B, rows) to (B, columns).
+        """
+        rows, columns = self.shape
+        if len(values) == 1:
+            single = self.matrix(values[0])
+            transposed = single.T
+            return lambda x: (single @ x.T).T, lambda y: (transposed @ y.T).T
+        count = len(values)
+        block = self.stacked(count).matrix(values.ravel())
+        transposed = block.T
+        return (
+            lambda x: (block @ x.ravel()).reshape(count, rows),
+            lambda y: (transposed @ y.ravel()).reshape(count, columns),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """Sizes, sparsity and cones of a cone program.
+
+    Parameters
+    ----------
+    P : Pattern, shape (n, n)
+        Both triangles are stored; may be empty.
+    A : Pattern, shape (m, n)
+    cone : ProductCone
+        Of dimension m, rows in SCS's order.
+    """
+
+    P: Pattern
+    A: Pattern
+    cone: ProductCone
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return self.A.shape[1]
+
+    @property
+    def m(self) -> int:
+        """Number of rows of A."""
+        return self.A.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ConeData:
+    """The numbers of a stack of programs; an array of one row serves the whole stack.
+
+    Parameters
+    ----------
+    P : array, shape (B, nnz of P) or (1, nnz of P)
+    A : array, shape (B, nnz of A) or (1, nnz of A)
+    b : array, shape (B, m) or (1, m)
+    c : array, shape (B, n) or (1, n)
+    """
+
+    P: Array
+    A: Array
+    b: Array
+    c: Array
+
+    @property
+    def count(self) -> int:
+        """Number of programs in the stack."""
+        return max(len(self.P), len(self.A), len(self.b), len(self.c))
+
+    def take(self, index: NDArray[np.intp]) -> ConeData:
+        """Return the programs at these positions; what is shared stays shared."""
+        return ConeData(*(a if len(a) == 1 else a[index] for a in (self.P, self.A, self.b, self.c)))
