@@ -66,7 +66,7 @@ class Cone(Protocol):
         """Project v, of shape (..., count, dim), onto the dual cone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DiagonalDerivative:
     """D = diag(d) with d in {0, 1}, so that S = D."""
 
@@ -84,7 +84,7 @@ class DiagonalDerivative:
         return block, block
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlockDerivative:
     """D and S as small dense blocks of shape (..., count, dim, dim)."""
 
@@ -93,10 +93,10 @@ class BlockDerivative:
     margin: Array
 
     def apply(self, h: Array) -> Array:
-        return np.einsum("...ij,...j->...i", self.D, h)
+        return np.asarray(np.einsum("...ij,...j->...i", self.D, h))
 
     def apply_root(self, h: Array) -> Array:
-        return np.einsum("...ij,...j->...i", self.S, h)
+        return np.asarray(np.einsum("...ij,...j->...i", self.S, h))
 
     def dense(self) -> tuple[Array, Array]:
         return self.D, self.S

@@ -1,0 +1,208 @@
+r"""The exponential cone and its dual, in SCS's row order (x, y, z).
+
+.. math:: K = \mathrm{cl}\{(x, y, z) : y > 0,\ y e^{x/y} \le z\}
+
+Projection after Friberg 2023 (Projection onto the exponential cone: a univariate root-finding problem).
+A point outside K and its polar is v = p + n with, for some ρ = x/y,
+
+.. math:: p \parallel (\rho, 1, e^\rho), \qquad n \parallel (1, 1 - \rho, -e^{-\rho}).
+
+Only ρ has to be searched for: given it, p and n are the projections of v onto these two rays, and as
+accurate as v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.cones.base import Array, BlockDerivative
+from conediff.cones.roots import increasing_root
+from conediff.cones.surface import Eigenvalues, norm3, scaled, split_on_rays
+
+_NOTHING = 1e-100  # of the largest entry: smaller ones are taken for zero, so that no ratio overflows
+
+
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """v = primal + polar at N points, the projections onto K and onto its polar.
+
+    Parameters
+    ----------
+    v, primal, polar : array, shape (N, 3)
+        All over ``scale`` (N,).
+    surface : int array, shape (k,)
+        Which points project onto the smooth surface; ``rho`` (k,) belongs to them.
+    inside, outside, face : bool array, shape (N,)
+        Which are in K, in its polar, or project onto the face x <= 0 = y <= z.
+    """
+
+    v: Array
+    scale: Array
+    primal: Array
+    polar: Array
+    surface: NDArray[np.intp]
+    rho: Array
+    inside: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+    face: NDArray[np.bool_]
+
+    def eigenvalues(self) -> Eigenvalues:
+        free = np.repeat(self.inside[:, None], 3, axis=1)
+        free[:, 0] |= self.face
+        free[:, 2] |= self.face & (self.v[:, 2] > 0)
+        result = Eigenvalues.axes(free)
+        at = self.surface
+        p, n, factor = _rays(self.rho)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            kappa = norm3(self.polar[at]) * (factor / norm3(self.primal[at]))
+        result.put(at, p, n, np.where(np.isnan(kappa), 0.0, kappa))
+        return result
+
+    def margin(self) -> Array:
+        """Distance to the nearest kink; from inside K or its polar, an estimate of it."""
+        x, y, z = self.v.T
+        to_face = np.hypot(np.maximum(x, 0), np.maximum(y, 0))
+        between = np.minimum(np.minimum(norm3(self.primal), norm3(self.polar)), to_face)
+        with np.errstate(all="ignore"):
+            from_inside = _depth(x / y, y, z)
+            from_outside = _depth(y / x - 1, x, -z)
+        on_face = np.minimum(np.minimum(-x, -y), np.abs(z))
+        result = np.select(
+            [self.face, self.inside, self.outside], [on_face, from_inside, from_outside], between
+        )
+        return np.asarray(self.scale * np.maximum(result, 0.0))
+
+
+def _depth(ratio: Array, y: Array, z: Array) -> Array:
+    """About the distance from inside y exp(x/y) <= z, y > 0 to its boundary: to that of the linearised
+    inequality, or to y = 0."""
+    power = np.exp(np.minimum(ratio, 700.0))
+    gradient = np.sqrt(1 + power**2 * (1 + np.maximum((1 - ratio) ** 2, ratio**2)))
+    return np.asarray(np.minimum((z - y * power) / gradient, y))
+
+
+def _split(v: Array) -> _Split:
+    """Split v, of shape (N, 3)."""
+    v, scale = scaled(v)
+    v[np.abs(v) < _NOTHING] = 0.0
+    x, y, z = v.T
+    face = (x <= 0) & (y <= 0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        inside = ~face & (y > 0) & (y * np.exp(np.minimum(x / y, 700.0)) <= z)
+        outside = ~face & (x > 0) & (x * np.exp(np.minimum(y / x - 1, 700.0)) <= -z)
+    primal = np.where(inside[:, None], v, 0.0)
+    primal[face] = np.stack([x, np.zeros_like(x), np.maximum(z, 0.0)], axis=-1)[face]
+    polar = np.where((inside | outside | face)[:, None], v - primal, 0.0)
+    surface = np.flatnonzero(~(inside | outside | face))
+    rho = _ratio(*v[surface].T)
+    primal[surface], polar[surface] = split_on_rays(v[surface], *_rays(rho)[:2])
+    return _Split(v, scale, primal, polar, surface, rho, inside, outside, face)
+
+
+def _rays(rho: Array) -> tuple[Array, Array, Array]:
+    """Unit vectors along p and n, shape (k, 3), and κ |p| / |n|, shape (k,)."""
+    fall = np.exp(-np.abs(rho))
+    left, one = rho <= 0, np.ones_like(rho)
+    p = np.stack([rho, one, fall], axis=-1)
+    n = np.stack([one, 1 - rho, -fall], axis=-1)
+    p[~left] = np.stack([rho * fall, fall, one], axis=-1)[~left]
+    n[left] = np.stack([fall, (1 - rho) * fall, -one], axis=-1)[left]
+    size_p, size_n = norm3(p), norm3(n)
+    # κ = (|n| / |p|) e^(-2ρ) (|(ρ, 1, e^ρ)| / |(1, 1 - ρ, -e^-ρ)|)^3, in the two scalings used above.
+    with np.errstate(divide="ignore", over="ignore"):
+        factor = (size_p / size_n) ** 3 * np.where(left, fall, 1 / fall)
+    return p / size_p[:, None], n / size_n[:, None], factor
+
+
+def _ratio(x: Array, y: Array, z: Array) -> Array:
+    r"""Find ρ = x/y of the projection onto K, for points (k,) with no entry above one.
+
+    From v = p + n follow |p|, |n| ∝ a = (ρ - 1) x + y and d = x - ρ y, over q = ρ² - ρ + 1, and
+    (a e^ρ - d e^-ρ)/q = z, an increasing function while a, d > 0. It is solved in the form
+
+    .. math:: \rho + \tfrac12 \log(a/d) - \mathrm{asinh}(z q / 2\sqrt{ad}) = 0,
+
+    which has the same sign and root, and is close to linear far away. The brackets are the zeros of a
+    and d or, where tighter, points at which a e^ρ / q > 2 or d e^-ρ / q > 2, more than the rest can be.
+    """
+    with np.errstate(all="ignore"):
+        up = np.where(y > 0, x / y, np.inf)
+        down = np.where(x > 0, 1 - y / x, -np.inf)
+        high = np.where(x > 0, np.minimum(up, np.maximum(down + 1, 2 * np.log(2 / x) + 2)), up)
+        low = np.where(y > 0, np.maximum(down, np.minimum(up - 1, -2 * np.log(6 / y) - 2)), down)
+
+        def function(rho: Array, which: NDArray[np.intp]) -> tuple[Array, Array]:
+            xs, ys = x[which], y[which]
+            a, d, q = (rho - 1) * xs + ys, xs - rho * ys, rho * (rho - 1) + 1
+            grow, fall = xs / a, ys / d
+            height = z[which] * q / (2 * np.sqrt(a) * np.sqrt(d))
+            value = rho + (np.log(a) - np.log(d)) / 2 - np.arcsinh(height)
+            bend = height / np.hypot(1.0, height) * ((2 * rho - 1) / q - (grow - fall) / 2)
+            value = np.where(a <= 0, -np.inf, np.where(d <= 0, np.inf, value))
+            return value, 1 + (grow + fall) / 2 - bend
+
+        start = np.where(high - low > 2, np.clip(0.0, low + 1, high - 1), (low + high) / 2)
+        return increasing_root(function, low, high, start)
+
+
+@dataclass(frozen=True, eq=False)
+class ExponentialProjection:
+    """Π(v) for exponential cones, or for their duals.
+
+    Parameters
+    ----------
+    point : array, shape (..., count, 3)
+    """
+
+    point: Array
+    _split: _Split
+    _onto_polar: bool
+
+    def derivative(self) -> BlockDerivative:
+        """Return D, by its eigenvalues: see `conediff.cones.surface`."""
+        eigenvalues = self._split.eigenvalues()
+        values = eigenvalues.polar if self._onto_polar else eigenvalues.primal
+        return eigenvalues.blocks(values, self._split.margin().reshape(self.point.shape[:-1]))
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """``count`` exponential cones.
+
+    Parameters
+    ----------
+    count : int
+    """
+
+    count: int
+    dim = 3
+    diagonal = False
+
+    def project_dual(self, v: Array) -> ExponentialProjection:
+        """Project v, of shape (..., count, 3), onto the dual: minus the projection of -v onto the polar."""
+        split = _split(-v.reshape(-1, 3))
+        point = -split.scale[:, None] * split.polar
+        return ExponentialProjection(point.reshape(v.shape), split, True)
+
+
+@dataclass(frozen=True)
+class DualExponential:
+    """``count`` duals of the exponential cone.
+
+    Parameters
+    ----------
+    count : int
+    """
+
+    count: int
+    dim = 3
+    diagonal = False
+
+    def project_dual(self, v: Array) -> ExponentialProjection:
+        """Project v, of shape (..., count, 3), onto the exponential cone."""
+        split = _split(v.reshape(-1, 3))
+        point = split.scale[:, None] * split.primal
+        return ExponentialProjection(point.reshape(v.shape), split, False)

@@ -1,0 +1,245 @@
+"""Cones of positive semidefinite matrices, real symmetric and complex Hermitian.
+
+A symmetric matrix X is held as svec(X): its lower triangle column by column, entries off the diagonal
+times √2, so that <svec X, svec Y> = tr XY. A Hermitian one likewise, an entry off the diagonal being
+held as √2 Re, √2 Im. These are SCS's layouts of ``s`` and ``cs``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.cones.base import Array
+
+Matrix = NDArray[Any]  # real symmetric or complex Hermitian
+
+_ROOT2 = np.sqrt(2.0)
+
+
+class _Layout(NamedTuple):
+    """Where the entries of a triangle stand in its vector."""
+
+    row: NDArray[np.intp]  # of the entries below the diagonal, column by column
+    column: NDArray[np.intp]
+    diagonal: NDArray[np.intp]  # positions in the vector of the diagonal
+    real: NDArray[np.intp]  # positions of the (real parts of the) entries below the diagonal
+    owner: tuple[NDArray[np.intp], NDArray[np.intp]]  # row and column of each position
+
+
+@lru_cache(maxsize=256)
+def _layout(order: int, complex_: bool) -> _Layout:
+    column, row = np.triu_indices(order)
+    width = np.where(row == column, 1, 2 if complex_ else 1)
+    position = np.cumsum(width) - width
+    below = row > column
+    owner = (np.repeat(row, width), np.repeat(column, width))
+    return _Layout(row[below], column[below], position[~below], position[below], owner)
+
+
+def smat(v: Array, order: int) -> Array:
+    """Unpack vectors of shape (..., order (order + 1) / 2) to symmetric matrices (..., order, order)."""
+    layout = _layout(order, False)
+    X = np.empty((*v.shape[:-1], order, order))
+    diagonal = np.arange(order)
+    X[..., diagonal, diagonal] = v[..., layout.diagonal]
+    X[..., layout.row, layout.column] = v[..., layout.real] / _ROOT2
+    X[..., layout.column, layout.row] = X[..., layout.row, layout.column]
+    return X
+
+
+def svec(X: Array) -> Array:
+    """Pack symmetric matrices (..., order, order) to vectors; only the lower triangle is read."""
+    order = X.shape[-1]
+    layout = _layout(order, False)
+    v = np.empty((*X.shape[:-2], order * (order + 1) // 2))
+    diagonal = np.arange(order)
+    v[..., layout.diagonal] = X[..., diagonal, diagonal]
+    v[..., layout.real] = _ROOT2 * X[..., layout.row, layout.column]
+    return v
+
+
+def complex_smat(v: Array, order: int) -> NDArray[np.complex128]:
+    """Unpack vectors of shape (..., order^2) to Hermitian matrices (..., order, order)."""
+    layout = _layout(order, True)
+    X = np.empty((*v.shape[:-1], order, order), dtype=np.complex128)
+    diagonal = np.arange(order)
+    X[..., diagonal, diagonal] = v[..., layout.diagonal]
+    below = (v[..., layout.real] + 1j * v[..., layout.real + 1]) / _ROOT2
+    X[..., layout.row, layout.column] = below
+    X[..., layout.column, layout.row] = below.conj()
+    return X
+
+
+def complex_svec(X: NDArray[np.complex128]) -> Array:
+    """Pack Hermitian matrices (..., order, order) to vectors; only the lower triangle is read."""
+    order = X.shape[-1]
+    layout = _layout(order, True)
+    v = np.empty((*X.shape[:-2], order**2))
+    diagonal = np.arange(order)
+    v[..., layout.diagonal] = X[..., diagonal, diagonal].real
+    below = X[..., layout.row, layout.column]
+    v[..., layout.real] = _ROOT2 * below.real
+    v[..., layout.real + 1] = _ROOT2 * below.imag
+    return v
+
+
+def _unpack(v: Array, order: int, complex_: bool) -> Matrix:
+    return complex_smat(v, order) if complex_ else smat(v, order)
+
+
+def _pack(X: Matrix, complex_: bool) -> Array:
+    return complex_svec(X) if complex_ else svec(X)
+
+
+@dataclass(frozen=True, eq=False)
+class PSDDerivative:
+    r"""D(H) = Q (Ω ∘ (Q* H Q)) Q*, with X = Q diag(λ) Q*; S has √Ω in place of Ω.
+
+    Source: Malick and Sendov 2006 (Clarke generalized Jacobian of the projection onto the cone of
+    positive semidefinite matrices).
+
+    Parameters
+    ----------
+    Q : array, shape (..., count, order, order)
+        Eigenvectors.
+    omega : array, shape (..., count, order, order)
+        1 where both eigenvalues are positive, 0 where neither is, λi / (λi - λj) where λi > 0 >= λj.
+    margin : array, shape (..., count)
+        min |λ|.
+    """
+
+    Q: Matrix
+    omega: Array
+    margin: Array
+
+    def apply(self, h: Array) -> Array:
+        """Return D h, for h of shape (..., count, dim)."""
+        return self._congruence(self.omega, h)
+
+    def apply_root(self, h: Array) -> Array:
+        """Return S h, for h of shape (..., count, dim)."""
+        return self._congruence(np.sqrt(self.omega), h)
+
+    def dense(self) -> tuple[Array, Array]:
+        """Return D and S as blocks of shape (..., count, dim, dim).
+
+        The eigenvectors of D are the Q B Q*, with B the orthonormal basis that svec defines.
+        """
+        order, complex_ = self.Q.shape[-1], np.iscomplexobj(self.Q)
+        row, column = _layout(order, complex_).owner
+        basis = _unpack(np.eye(row.size), order, complex_)
+        Q = self.Q[..., None, :, :]
+        vectors = _pack(Q @ basis @ _adjoint(Q), complex_)
+        omega = self.omega[..., row, column][..., None]
+        transposed = np.swapaxes(vectors, -1, -2)
+        return transposed @ (omega * vectors), transposed @ (np.sqrt(omega) * vectors)
+
+    def _congruence(self, omega: Array, h: Array) -> Array:
+        complex_ = np.iscomplexobj(self.Q)
+        H = _unpack(h, self.Q.shape[-1], complex_)
+        inner = omega * (_adjoint(self.Q) @ H @ self.Q)
+        return _pack(self.Q @ inner @ _adjoint(self.Q), complex_)
+
+
+def _adjoint(X: Matrix) -> Matrix:
+    return np.swapaxes(X, -1, -2).conj()
+
+
+@dataclass(frozen=True, eq=False)
+class PSDProjection:
+    """Π(X) = Q diag(max(λ, 0)) Q*.
+
+    Parameters
+    ----------
+    point : array, shape (..., count, dim)
+    eigenvalues : array, shape (..., count, order)
+    Q : array, shape (..., count, order, order)
+    """
+
+    point: Array
+    eigenvalues: Array
+    Q: Matrix
+
+    def derivative(self) -> PSDDerivative:
+        """Return D; it has a kink where an eigenvalue is zero."""
+        positive = np.maximum(self.eigenvalues, 0.0)
+        negative = np.maximum(-self.eigenvalues, 0.0)
+        size = positive[..., :, None] + negative[..., None, :]
+        mixed = positive[..., :, None] / np.where(size > 0, size, 1.0)
+        above = self.eigenvalues > 0
+        both = above[..., :, None] & above[..., None, :]
+        one = above[..., :, None] & ~above[..., None, :]
+        omega = np.where(one, mixed, 0.0)
+        omega = np.where(both, 1.0, omega + np.swapaxes(omega, -1, -2))
+        return PSDDerivative(self.Q, omega, np.abs(self.eigenvalues).min(axis=-1, initial=np.inf))
+
+
+def _project(v: Array, order: int, complex_: bool) -> PSDProjection:
+    finite = np.isfinite(v).all(axis=-1, keepdims=True)  # one bad element must not stop a whole batch
+    eigenvalues, Q = np.linalg.eigh(_unpack(np.where(finite, v, 0.0), order, complex_))
+    eigenvalues = np.where(finite, eigenvalues, np.nan)
+    point = _pack((Q * np.maximum(eigenvalues, 0.0)[..., None, :]) @ _adjoint(Q), complex_)
+    return PSDProjection(point, eigenvalues, Q)
+
+
+@dataclass(frozen=True)
+class PSD:
+    """``count`` cones of symmetric positive semidefinite matrices, each its own dual.
+
+    Parameters
+    ----------
+    count : int
+    order : int
+        Rows of the matrix; the cone has order (order + 1) / 2 rows.
+    """
+
+    count: int
+    order: int
+
+    @property
+    def dim(self) -> int:
+        """Rows of one cone."""
+        return self.order * (self.order + 1) // 2
+
+    @property
+    def diagonal(self) -> bool:
+        """Only matrices of one row have a diagonal D."""
+        return self.order == 1
+
+    def project_dual(self, v: Array) -> PSDProjection:
+        """Project v, of shape (..., count, dim)."""
+        return _project(v, self.order, False)
+
+
+@dataclass(frozen=True)
+class ComplexPSD:
+    """``count`` cones of Hermitian positive semidefinite matrices, each its own dual.
+
+    Parameters
+    ----------
+    count : int
+    order : int
+        Rows of the matrix; the cone has order^2 rows.
+    """
+
+    count: int
+    order: int
+
+    @property
+    def dim(self) -> int:
+        """Rows of one cone."""
+        return self.order**2
+
+    @property
+    def diagonal(self) -> bool:
+        """Only matrices of one row have a diagonal D."""
+        return self.order == 1
+
+    def project_dual(self, v: Array) -> PSDProjection:
+        """Project v, of shape (..., count, dim)."""
+        return _project(v, self.order, True)

@@ -1,0 +1,78 @@
+"""Roots of many increasing functions of one variable at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.cones.base import Array
+
+Function = Callable[[Array, NDArray[np.intp]], tuple[Array, Array]]
+
+_EPS = float(np.finfo(np.float64).eps)
+_ITERATIONS = 300  # bisection alone needs fewer
+
+
+def increasing_root(function: Function, lower: Array, upper: Array, start: Array) -> Array:
+    r"""Find the roots of N increasing functions by safeguarded Newton steps.
+
+    A step that leaves its bracket is retried as a Newton step in the logarithm of the distance to the
+    end it crossed (exact where the function has a logarithmic pole there); a step that does not halve
+    the previous one gives way to bisection. Elements that have converged are no longer evaluated.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(x, which)`` returns the values and slopes at ``x`` of the functions ``which``, both of
+        shape (k,). Infinite values are allowed, only their sign is used.
+    lower, upper : array, shape (N,)
+        Brackets. Where a function does not change sign in its bracket, an end is returned.
+    start : array, shape (N,)
+
+    Returns
+    -------
+    array, shape (N,)
+        Roots, to a few units in the last place of max(1, |x|) where the function allows it.
+    """
+    low, high = lower.copy(), upper.copy()
+    x = np.clip(start, low, high)
+    result = x.copy()
+    last = high - low
+    which = np.arange(x.size)
+    for iteration in range(_ITERATIONS):
+        if not which.size:
+            break
+        value, slope = function(x, which)
+        low = np.where(value < 0, x, low)
+        high = np.where(value > 0, x, high)
+        step = np.where(value == 0, 0.0, -value / slope)
+        following = _safeguarded(x, step, low, high, last, iteration)
+        moved = np.abs(following - x)
+        unit = _EPS * np.maximum(np.abs(x), 1.0)
+        small = (np.abs(step) <= 4 * unit) | (high - low <= 4 * unit)
+        noise = (np.abs(step) <= 512 * unit) & (np.abs(step) >= last / 2)
+        done = small | noise
+        result[which] = np.where(done & (np.abs(step) <= 512 * unit), np.clip(x + step, low, high), following)
+        going = ~done
+        which, x, last = which[going], following[going], moved[going]
+        low, high = low[going], high[going]
+    return result
+
+
+def _safeguarded(x: Array, step: Array, low: Array, high: Array, last: Array, iteration: int) -> Array:
+    """Return the next point: Newton's, else one near the end that Newton's crossed, else the middle."""
+    newton = x + step
+    following = newton
+    if iteration < 30:
+        left, right = x - low, high - x
+        edge = 2 * _EPS * np.maximum(np.abs(x), 1.0)
+        with np.errstate(all="ignore"):  # at an end, or where the function is infinite: not used then
+            to_low = low + np.maximum(left * np.exp(step / left), edge)
+            to_high = high - np.maximum(right * np.exp(-step / right), edge)
+        following = np.where((newton <= low) & (left > 0), to_low, following)
+        following = np.where((newton >= high) & (right > 0), to_high, following)
+    inside = (following > low) & (following < high)
+    slow = (following == newton) & (np.abs(step) > last / 2)
+    return np.where(inside & ~slow, following, low + (high - low) / 2)

@@ -1,0 +1,99 @@
+r"""What three-dimensional cones with a smooth surface share.
+
+A point v outside both K and its polar is the sum of its projections onto them, v = p + n with p
+orthogonal to n. Both are known to stay where v moves along them (Π is homogeneous of degree one), so
+that DΠ_K has the eigenvectors p, n and p x n with the eigenvalues 1, 0 and 1/(1 + κ): κ is the curvature
+of the surface at p, times |n|, in the direction p x n. The derivative of the projection onto the polar
+is the complement: 0, 1 and κ/(1 + κ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.cones.base import Array, BlockDerivative
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenvalues:
+    """Eigenvectors and eigenvalues of DΠ_K at N points.
+
+    Parameters
+    ----------
+    frame : array, shape (N, 3, 3)
+        Orthonormal columns.
+    primal, polar : array, shape (N, 3)
+        Eigenvalues of the derivatives of the projections onto K and onto its polar; they add to one,
+        and both are kept because neither is to be found from the other without loss.
+    """
+
+    frame: Array
+    primal: Array
+    polar: Array
+
+    @classmethod
+    def axes(cls, free: NDArray[np.bool_]) -> Eigenvalues:
+        """Start from diagonal derivatives: ``free`` (N, 3) holds ones and zeros."""
+        frame = np.zeros((len(free), 3, 3))
+        frame[:, (0, 1, 2), (0, 1, 2)] = 1.0
+        primal = free.astype(np.float64)
+        return cls(frame, primal, 1 - primal)
+
+    def put(self, where: NDArray[np.intp], p: Array, n: Array, kappa: Array) -> None:
+        """Fill in points on the surface: unit vectors p and n, shape (k, 3), and κ, shape (k,)."""
+        frame = np.empty((len(p), 3, 3))
+        frame[:, :, 0], frame[:, :, 1] = p, n
+        frame[:, 0, 2] = p[:, 1] * n[:, 2] - p[:, 2] * n[:, 1]
+        frame[:, 1, 2] = p[:, 2] * n[:, 0] - p[:, 0] * n[:, 2]
+        frame[:, 2, 2] = p[:, 0] * n[:, 1] - p[:, 1] * n[:, 0]
+        self.frame[where] = frame
+        with np.errstate(divide="ignore"):
+            bent = np.stack([1 / (1 + kappa), 1 / (1 + 1 / kappa)])
+        ones, zeros = np.ones_like(kappa), np.zeros_like(kappa)
+        self.primal[where] = np.stack([ones, zeros, bent[0]], axis=-1)
+        self.polar[where] = np.stack([zeros, ones, bent[1]], axis=-1)
+
+    def blocks(self, values: Array, margin: Array) -> BlockDerivative:
+        """Return D and S with these eigenvalues (N, 3), in the shape (..., count) of ``margin``."""
+        transposed = np.swapaxes(self.frame, 1, 2)
+        shape = (*margin.shape, 3, 3)
+        D = (self.frame * values[:, None, :]) @ transposed
+        S = (self.frame * np.sqrt(values)[:, None, :]) @ transposed
+        return BlockDerivative(_symmetric(D).reshape(shape), _symmetric(S).reshape(shape), margin)
+
+
+def _symmetric(blocks: Array) -> Array:
+    return np.asarray((blocks + np.swapaxes(blocks, 1, 2)) / 2)
+
+
+def norm3(a: Array) -> Array:
+    """|a| for a of shape (N, 3)."""
+    return np.sqrt(a[:, 0] * a[:, 0] + a[:, 1] * a[:, 1] + a[:, 2] * a[:, 2])
+
+
+def unit3(a: Array) -> Array:
+    """a / |a| for a of shape (N, 3), however small |a|."""
+    a = a / np.abs(a).max(axis=1, initial=0.0)[:, None]
+    return a / norm3(a)[:, None]
+
+
+def dot3(a: Array, b: Array) -> Array:
+    """<a, b> for a and b of shape (N, 3)."""
+    return np.asarray(a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2])
+
+
+def split_on_rays(v: Array, p: Array, n: Array) -> tuple[Array, Array]:
+    """Return the projections of v onto the rays of the unit vectors p and n, all of shape (N, 3)."""
+    primal = np.maximum(dot3(v, p), 0.0)[:, None] * p
+    polar = np.maximum(dot3(v, n), 0.0)[:, None] * n
+    return primal, polar
+
+
+def scaled(v: Array) -> tuple[Array, Array]:
+    """Return points (N, 3) over the power of two just above their largest entry, and that scale (N,)."""
+    _, exponent = np.frexp(np.abs(v).max(axis=1, initial=0.0))
+    scale = np.ldexp(1.0, np.minimum(exponent, 1023))
+    return v / scale[:, None], scale

@@ -1,0 +1,262 @@
+r"""The derivative of the solution map, forward and reverse, for a stack of programs.
+
+With J the Jacobian of the KKT residual (see `residual`), a perturbation of the data moves the solution by
+J (dx, dv) = -(dP x + dA'y + dc, dA x - db), and dy = D dv, ds = D dv - dv. Both modes go through the
+reduced symmetric system (see `kkt`):
+
+.. math::
+    \text{JVP:}\quad & K (dx, t) = (h_1, S h_2), & dv &= S t + A\,dx - h_2, \\
+    \text{VJP:}\quad & K (r_1, t) = (g_x - A^\top g_s, S g_y), & r_2 &= S t + g_s,
+
+after which g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x') and g_P = -(r1 x' + x r1')/2.
+
+Where K is singular the map is not differentiable, and the answer is the least-squares one of least norm on M,
+the derivative of the homogeneous self-dual embedding (see `embedding`). There r has a third part, along
+the left null vector (x, y, 1) of M; taking it out turns M's r into K's. Sources: Agrawal, Barratt, Boyd,
+Busseti, Moursi (2019); Healey, Nobel, Boyd (2025).
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.cones import ProductDerivative
+from conediff.embedding import Embedding
+from conediff.errors import AccuracyWarning, DegeneracyWarning
+from conediff.kkt import KKT, KKTFactor
+from conediff.linsys import LinearSolution, dense, iterative
+from conediff.structure import Array, ConeData
+from conediff.threads import Mapper
+
+METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
+# A relative residual up to this counts as solved.
+_SOLVED = 1e-10
+# K, scaled to rows of about one, counts as singular below this.
+_SINGULAR = 1e-11
+# Distance to a kink of the projection, relative to v, below which the map counts as not differentiable.
+_KINK = 1e-9
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How well the derivative is defined, and how it was computed, per program.
+
+    Attributes
+    ----------
+    condition : array, shape (B,)
+        Estimated condition number of the reduced system with scaled rows.
+    strict_complementarity : array, shape (B,)
+        Distance of v = y - s to the nearest kink of the projection, relative to the largest entry of v; where
+        it is zero the solution map has a kink.
+    primal_unique, dual_unique : bool arrays, shape (B,)
+        False where the reduced system has a null vector that moves x, or y and s.
+    differentiable : bool array, shape (B,)
+        Whether none of the above stands in the way.
+    reports : dict of int to LinearSolution
+        Stop reason, iterations and residual of each program that went to an iterative or dense method.
+    """
+
+    condition: Array
+    strict_complementarity: Array
+    primal_unique: NDArray[np.bool_]
+    dual_unique: NDArray[np.bool_]
+    differentiable: NDArray[np.bool_]
+    reports: dict[int, LinearSolution]
+
+
+class StackDerivative:
+    """Derivative of the solution map at the solutions of a stack of programs.
+
+    Parameters
+    ----------
+    kkt : KKT
+    data : ConeData
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+    method : {"auto", "direct", "lsqr", "lsmr", "dense"}
+        "direct" solves with K alone; "lsqr" and "lsmr" iterate on M; "dense" is the reference, a singular
+        value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
+    mapper : callable
+        Like the built-in ``map``; may run in threads.
+    """
+
+    def __init__(
+        self, kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, method: str = "auto", mapper: Mapper = map
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+        self.structure = kkt.pattern.structure
+        self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
+        self.reports: dict[int, LinearSolution] = {}
+        self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
+
+    @cached_property
+    def D(self) -> ProductDerivative:
+        """Derivative of the projection at v = y - s."""
+        return self.structure.cone.project_dual(self.y - self.s).derivative()
+
+    @cached_property
+    def factor(self) -> KKTFactor:
+        """The factorised reduced system, made when it is first needed."""
+        return self._kkt.factor(self.data, self.D, mapper=self._map)
+
+    @cached_property
+    def _smallest(self) -> tuple[Array, Array]:
+        return self.factor.smallest_singular_value()
+
+    @property
+    def singular(self) -> NDArray[np.bool_]:
+        """Whether the reduced system is numerically singular, shape (B,)."""
+        return self._smallest[0] < _SINGULAR
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """How well the derivative is defined, and how it was computed."""
+        with self._lock:
+            value, vector = self._smallest
+        n, singular = self.structure.n, self.singular
+        unit = np.sqrt(np.finfo(float).eps)
+        margin = self._margin()
+        primal = ~singular | (np.abs(vector[:, :n]).max(axis=1, initial=0) < unit)
+        dual = ~singular | (np.abs(vector[:, n:]).max(axis=1, initial=0) < unit)
+        return Diagnostics(
+            condition=1 / np.maximum(value, np.finfo(float).tiny),
+            strict_complementarity=margin,
+            primal_unique=primal,
+            dual_unique=dual,
+            differentiable=~singular & (margin > _KINK),
+            reports=dict(self.reports),
+        )
+
+    def _margin(self) -> Array:
+        size = np.abs(self.y - self.s).max(axis=1, initial=0)
+        size[size == 0] = 1
+        return self.D.margin / size
+
+    def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
+        """Apply the derivative to a perturbation of the data, given by its products.
+
+        Parameters
+        ----------
+        dPx, dAx, dAty : arrays, shape (B, n), (B, m), (B, n)
+            dP x, dA x and dA'y.
+        db, dc : arrays, shape (B, m), (B, n)
+
+        Returns
+        -------
+        dx, dy, ds : arrays, shape (B, n), (B, m), (B, m)
+        """
+        (dPx, dAx, dAty, db, dc), size = _scaled(len(self.x), dPx, dAx, dAty, db, dc)
+        h1, h2 = -(dPx + dAty + dc), db - dAx
+        dx, dv = np.zeros_like(h1), np.zeros_like(h2)
+        pending = np.arange(len(dx))
+        if self.method in ("auto", "direct"):
+            z, pending = self._direct(np.hstack([h1, self.D.apply_root(h2)]))
+            dx = z[:, : self.structure.n]
+            dv = self.D.apply_root(z[:, self.structure.n :]) + self.factor.operator.A(dx) - h2
+        # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
+        last = (self.x * (dPx + dc)).sum(axis=1) + (self.y * db).sum(axis=1)
+        rhs = np.column_stack([h1, -h2, last])
+        for i in pending:
+            du, dv_i, dw = self._on_embedding(i, rhs[i], adjoint=False)
+            dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
+        dy = self.D.apply(dv)
+        return dx * size, dy * size, (dy - dv) * size
+
+    def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
+        """Apply the adjoint to cotangents of the solution.
+
+        Parameters
+        ----------
+        gx, gy, gs : arrays, shape (B, n), (B, m), (B, m)
+
+        Returns
+        -------
+        r1, r2 : arrays, shape (B, n), (B, m)
+            From which g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x'), g_P = -(r1 x' + x r1')/2.
+        """
+        (gx, gy, gs), size = _scaled(len(self.x), gx, gy, gs)
+        r1, r2 = np.zeros_like(gx), np.zeros_like(gy)
+        pending = np.arange(len(gx))
+        if self.method in ("auto", "direct"):
+            At = self.factor.operator.At
+            z, pending = self._direct(np.hstack([gx - At(gs), self.D.apply_root(gy)]))
+            r1, r2 = z[:, : self.structure.n], self.D.apply_root(z[:, self.structure.n :]) + gs
+        last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
+        rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
+        for i in pending:
+            r1_i, r2_i, r3 = self._on_embedding(i, rhs[i], adjoint=True)
+            r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
+        return r1 * size, r2 * size
+
+    def _direct(self, rhs: Array) -> tuple[Array, NDArray[np.intp]]:
+        """Solve with K; say for which programs M has to answer instead."""
+        with self._lock:
+            z, error = self.factor.solve(rhs)
+            short = ~(error <= _SOLVED)
+            if self.method == "direct":
+                if short.any():
+                    _warn_accuracy(np.flatnonzero(short), float(error[short].max()), "the reduced system is singular")
+                return z, np.zeros(0, dtype=np.intp)
+            pending = np.flatnonzero(short | self.singular)
+        if pending.size or (self._margin() <= _KINK).any():
+            _warn_degenerate(pending, self._margin())
+        return z, pending
+
+    def _on_embedding(self, i: int, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
+        """Solve with M, or its adjoint, of one program; return the three parts."""
+        index = np.array([i])
+        D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()
+        M = Embedding(self.structure, self.data.take(index), self.x[i], self.y[i], D)
+        if self.method == "dense":
+            matrix = M.dense()
+            report = dense(matrix.T if adjoint else matrix, rhs)
+        else:
+            operator = M.operator()
+            method = "lsmr" if self.method == "lsmr" else "lsqr"
+            report = iterative(operator.T if adjoint else operator, rhs, method)
+        self.reports[int(i)] = report
+        if not report.converged:
+            _warn_accuracy(index, report.residual, report.reason)
+        n = self.structure.n
+        return report.value[:n], report.value[n:-1], float(report.value[-1])
+
+
+def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
+    """Scale a stack of inputs to largest entries of one: the derivative is linear at every scale."""
+    size = np.zeros((count, 1))
+    for array in arrays:
+        size = np.maximum(size, np.abs(array).max(axis=1, keepdims=True, initial=0))
+    divisor = np.where(size > 0, size, 1)
+    return [np.broadcast_to(array / divisor, (count, array.shape[1])) for array in arrays], size
+
+
+def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> None:
+    warnings.warn(
+        f"the derivative of {_listed(indices)} is inaccurate: relative residual {residual:.1e} ({reason}); "
+        'see diagnostics, or choose method="dense" for small programs',
+        AccuracyWarning,
+        stacklevel=5,
+    )
+
+
+def _warn_degenerate(singular: NDArray[np.intp], margin: Array) -> None:
+    kinks = np.flatnonzero(margin <= _KINK)
+    where = np.union1d(singular, kinks)
+    reason = "the linear system is singular" if singular.size else "strict complementarity fails"
+    warnings.warn(
+        f"the solution map is not differentiable at {_listed(where)} ({reason}); "
+        "the least-squares derivative of least norm is returned; see diagnostics",
+        DegeneracyWarning,
+        stacklevel=5,
+    )
+
+
+def _listed(indices: NDArray[np.intp]) -> str:
+    shown = ", ".join(str(i) for i in indices[:5]) + (", ..." if indices.size > 5 else "")
+    return f"element {shown}" if indices.size == 1 else f"elements {shown}"

@@ -1,0 +1,222 @@
+"""SCS: a stack of programs in, raw solutions and statuses out.
+
+Small programs of one structure are laid down a block diagonal, a *pile*, which is itself a cone program:
+one call of SCS serves the whole pile, with no Python in between. SCS's tolerances hold for the pile as
+a whole; what each program got out of it is measured, and mended, elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import scs
+from numpy.typing import NDArray
+
+from conediff.structure import Array, ConeData, Indices, Pattern, Structure
+
+# Settings that are passed through to SCS; `eps` is short for both tolerances.
+SCS_SETTINGS = frozenset(
+    {
+        "normalize",
+        "scale",
+        "adaptive_scale",
+        "adaptive_diag_scale",
+        "rho_x",
+        "max_iters",
+        "eps_abs",
+        "eps_rel",
+        "eps_infeas",
+        "alpha",
+        "time_limit_secs",
+        "verbose",
+        "acceleration_lookback",
+        "acceleration_interval",
+        "acceleration_type_1",
+        "acceleration_regularization",
+        "acceleration_relaxation",
+        "write_data_filename",
+        "log_csv_filename",
+        "linear_solver",
+    }
+)
+
+# Above this many nonzeros SCS's default (a parallel, blocked factorisation where it has one) pays.
+_SMALL = 200_000
+
+_STATUS = {
+    1: "solved",
+    2: "inaccurate",
+    -1: "unbounded",
+    -2: "infeasible",
+    -6: "inaccurate",
+    -7: "inaccurate",
+    -3: "failed",
+    -4: "failed",
+}
+
+
+@dataclass(frozen=True)
+class RawSolution:
+    """What SCS returned for a stack of programs.
+
+    Attributes
+    ----------
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+        NaN where SCS has none; for an infeasible program y is a certificate (A'y = 0, b'y = -1), for an
+        unbounded one x and s are (c'x = -1).
+    status : str
+        Of the pile as a whole: solved, inaccurate, infeasible, unbounded or failed.
+    iterations : int
+    setup_time, solve_time : float
+        Seconds.
+    residuals : tuple of float
+        SCS's own primal residual, dual residual and gap.
+    """
+
+    x: Array
+    y: Array
+    s: Array
+    status: str
+    iterations: int
+    setup_time: float
+    solve_time: float
+    residuals: tuple[float, float, float]
+
+
+def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return SCS's settings with ``eps`` spelt out.
+
+    Raises
+    ------
+    TypeError
+        If a name is not one of SCS's; the message lists those that are.
+    """
+    unknown = sorted(set(settings) - SCS_SETTINGS - {"eps"})
+    if unknown:
+        known = ", ".join(sorted(SCS_SETTINGS | {"eps"}))
+        raise TypeError(f"unknown solver setting {unknown[0]!r}; the settings of SCS are: {known}")
+    result = dict(settings)
+    eps = result.pop("eps", None)
+    if eps is not None:
+        result.setdefault("eps_abs", eps)
+        result.setdefault("eps_rel", eps)
+    return result
+
+
+class Pile:
+    """A fixed number of programs of one structure as one cone program.
+
+    Parameters
+    ----------
+    structure : Structure
+    count : int
+        Programs in the pile; 1 where the cone cannot be piled (SCS takes one box cone only).
+    """
+
+    def __init__(self, structure: Structure, count: int) -> None:
+        self.structure = structure
+        self.count = count
+        self.cone, self.rows = structure.cone.pile(count)
+        self._cones = self.cone.to_dict()
+        self._A, self._order = _with_rows(structure.A.stacked(count), self.rows)
+        upper = structure.P.indices <= structure.P.columns
+        self._upper = np.flatnonzero(upper)
+        self._P = _upper_pattern(structure.P, upper).stacked(count)
+
+    def solve(
+        self,
+        data: ConeData,
+        settings: Mapping[str, Any],
+        warm_start: tuple[Array, Array, Array] | None = None,
+    ) -> RawSolution:
+        """Solve the programs of the pile.
+
+        Parameters
+        ----------
+        data : ConeData
+            Of exactly `count` programs.
+        settings : mapping
+            Of SCS, as `checked_settings` returns them.
+        warm_start : tuple of arrays, optional
+            x, y and s, shapes (count, n), (count, m), (count, m).
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If the user interrupted SCS.
+        """
+        m, n = self.structure.m, self.structure.n
+        arguments = {"verbose": False, **settings}
+        if self._A.nnz + self._P.nnz < _SMALL:
+            arguments.setdefault("linear_solver", "qdldl")
+        solver = scs.SCS(self._scs_data(data), dict(self._cones) or {"l": 1}, **arguments)
+        start = self._scs_start(warm_start)
+        raw = solver.solve(bool(start), **start)
+        info = raw["info"]
+        if info["status_val"] == -5:
+            raise KeyboardInterrupt
+        return RawSolution(
+            x=raw["x"].reshape(self.count, n),
+            y=raw["y"][self.rows],
+            s=raw["s"][self.rows],
+            status=_STATUS.get(info["status_val"], "failed"),
+            iterations=int(info["iter"]),
+            setup_time=info["setup_time"] / 1e3,
+            solve_time=info["solve_time"] / 1e3,
+            residuals=(info["res_pri"], info["res_dual"], info["gap"]),
+        )
+
+    def _scs_data(self, data: ConeData) -> dict[str, Any]:
+        """Stack the numbers; a program without rows gets one that says 0 <= 1, for SCS wants one."""
+        m, n, k = self.structure.m, self.structure.n, self.count
+        values = _spread(data.A, k).ravel()
+        A = self._A.matrix(values if self._order is None else values[self._order])
+        b = np.empty(k * m)
+        b[self.rows] = data.b
+        if m == 0:
+            A, b = sp.csc_array((1, k * n)), np.ones(1)
+        result: dict[str, Any] = {"A": A, "b": b, "c": _spread(data.c, k).ravel()}
+        if self._P.nnz:
+            result["P"] = self._P.matrix(_spread(data.P, k)[:, self._upper].ravel())
+        return result
+
+    def _scs_start(self, start: tuple[Array, Array, Array] | None) -> dict[str, Array]:
+        """Lay a warm start down the pile; none for a program without rows."""
+        if start is None or self.structure.m == 0:
+            return {}
+        x, y, s = start
+        piled_y, piled_s = np.empty(y.size), np.empty(s.size)
+        piled_y[self.rows], piled_s[self.rows] = y, s
+        return {"x": x.ravel(), "y": piled_y, "s": piled_s}
+
+
+def _spread(array: Array, count: int) -> Array:
+    """Repeat a single shared row for every program of the pile."""
+    return np.broadcast_to(array, (count, array.shape[1]))
+
+
+def _with_rows(pattern: Pattern, rows: Indices) -> tuple[Pattern, Indices | None]:
+    """Move row i of a stacked pattern to ``rows.ravel()[i]``.
+
+    Returns
+    -------
+    pattern : Pattern
+    order : int array or None
+        Values of the moved pattern are ``values[order]``; None where their order stays.
+    """
+    indices = rows.ravel()[pattern.indices].astype(np.int32)
+    order = np.lexsort((indices, pattern.columns))
+    if np.array_equal(order, np.arange(order.size)):
+        return Pattern(pattern.shape, pattern.indptr, indices), None
+    return Pattern(pattern.shape, pattern.indptr, indices[order]), order
+
+
+def _upper_pattern(pattern: Pattern, upper: NDArray[np.bool_]) -> Pattern:
+    """Return the upper triangle of a pattern."""
+    counts = np.bincount(pattern.columns[upper], minlength=pattern.shape[1])
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return Pattern(pattern.shape, indptr, pattern.indices[upper])
