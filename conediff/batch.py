@@ -1,0 +1,266 @@
+"""Many programs of one structure: piles, threads, the ladder from loose SCS to refined solutions.
+
+SCS solves piles loosely, Newton's method refines every program; those that it does not bring to tolerance
+are taken out and solved alone, tighter, and refined again. So one bad program never spoils its neighbours,
+and infeasibility is certified alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.kkt import KKT
+from conediff.refine import Refined, refine
+from conediff.residual import Residual
+from conediff.settings import Settings
+from conediff.solver import Pile, RawSolution
+from conediff.structure import Array, ConeData, Structure
+from conediff.threads import Mapper, mapper
+
+# Rows of one pile, and programs in it at most.
+_PILE_ROWS = 2048
+_PILE_COUNT = 64
+# SCS's first, loose run: its first digits are cheap, and most programs need no more.
+_LOOSE = {"eps_abs": 1e-4, "eps_rel": 1e-4, "max_iters": 400}
+# Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
+_LADDER: tuple[dict[str, Any], ...] = (
+    {"eps_abs": 1e-6, "eps_rel": 1e-6},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "acceleration_lookback": 0},
+)
+# A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
+_USABLE = 1e-5
+
+
+@dataclass
+class StackSolution:
+    """Solutions of a stack of programs, filled in as the ladder is climbed.
+
+    Attributes
+    ----------
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+        Certificates where a program is infeasible (y) or unbounded (x, s), NaN where there is nothing.
+    status : array of str, shape (B,)
+        solved, inaccurate, infeasible, unbounded or failed.
+    residual : array, shape (B,)
+        Relative KKT residual.
+    iterations, refinements : int arrays, shape (B,)
+        SCS's iterations (of the pile, for those solved in one) and Newton steps.
+    setup_time, solve_time, refine_time : float
+        Seconds, for the whole stack.
+    """
+
+    x: Array
+    y: Array
+    s: Array
+    status: NDArray[np.str_]
+    residual: Array
+    iterations: NDArray[np.intp]
+    refinements: NDArray[np.intp]
+    setup_time: float = 0.0
+    solve_time: float = 0.0
+    refine_time: float = 0.0
+    started_warm: bool = field(default=False)
+
+    @classmethod
+    def empty(cls, count: int, structure: Structure) -> StackSolution:
+        n, m = structure.n, structure.m
+        return cls(
+            x=np.full((count, n), np.nan),
+            y=np.full((count, m), np.nan),
+            s=np.full((count, m), np.nan),
+            status=np.full(count, "failed", dtype="<U10"),
+            residual=np.full(count, np.inf),
+            iterations=np.zeros(count, dtype=np.intp),
+            refinements=np.zeros(count, dtype=np.intp),
+        )
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Whether there is a solution, accurate or nearly so, shape (B,)."""
+        return np.isin(self.status, ("solved", "inaccurate"))
+
+
+class Engine:
+    """Solves stacks of programs of one structure; keeps what depends on the structure alone.
+
+    Parameters
+    ----------
+    structure : Structure
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self.kkt = KKT(structure)
+        self._piles: dict[int, Pile] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"structure": self.structure}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def solve(
+        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None = None
+    ) -> StackSolution:
+        """Solve every program of a stack.
+
+        Parameters
+        ----------
+        data : ConeData
+        settings : Settings
+        start : tuple of arrays, optional
+            x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
+        """
+        return _Climb(self, data, settings, start).run()
+
+    def pile(self, count: int) -> Pile:
+        """Return the pile of so many programs, made when it is first needed."""
+        with self._lock:
+            if count not in self._piles:
+                self._piles[count] = Pile(self.structure, count)
+            return self._piles[count]
+
+    def pile_size(self, total: int) -> int:
+        """Return how many programs of a stack go into one pile; threads do not matter."""
+        if not self.structure.cone.pileable:
+            return 1
+        rows = max(1, self.structure.n + self.structure.m)
+        return max(1, min(_PILE_COUNT, _PILE_ROWS // rows, total))
+
+
+class _Climb:
+    """One solve of a stack: from a warm start or loose piles, rung by rung."""
+
+    def __init__(
+        self, engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+    ) -> None:
+        self.engine, self.data, self.settings, self.start = engine, data, settings, start
+        self.mapper: Mapper = mapper(settings.threads)
+        self.result = StackSolution.empty(data.count, engine.structure)
+        self.pending = np.arange(data.count)
+
+    def run(self) -> StackSolution:
+        if self.data.count == 0:
+            return self.result
+        if not self.settings.refine:
+            tight = {"eps_abs": self.settings.tol, "eps_rel": self.settings.tol}
+            self._alone({**tight, **self.settings.scs})
+            return self.result
+        if self.start is not None:
+            self._from_start(self.start)
+        self._in_piles()
+        for rung in _LADDER:
+            if self.pending.size == 0:
+                break
+            self._alone({**rung, **self.settings.scs} if rung is _LADDER[0] else {**self.settings.scs, **rung})
+        self._settle()
+        return self.result
+
+    def _from_start(self, start: tuple[Array, Array, Array]) -> None:
+        """Refine from the warm start; where that converges SCS is not called at all."""
+        x, y, s = start
+        finite = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) & np.isfinite(s).all(axis=1)
+        self.result.started_warm = True
+        self._refine(np.flatnonzero(finite), x[finite], (y - s)[finite], max_steps=10)
+
+    def _in_piles(self) -> None:
+        """Solve what is pending loosely, many programs to one call of SCS, and refine."""
+        size = self.engine.pile_size(self.pending.size)
+        chunks = [self.pending[i : i + size] for i in range(0, self.pending.size, size)]
+        settings = {**_LOOSE, **self.settings.scs}
+        raws = list(self.mapper(lambda chunk: self._scs(chunk, settings), chunks))
+        good = [(chunk, raw) for chunk, raw in zip(chunks, raws, strict=True) if raw is not None]
+        for chunk, raw in good:
+            self._count(chunk, raw)
+        good = [(chunk, raw) for chunk, raw in good if np.isfinite(raw.x).all() and np.isfinite(raw.y).all()]
+        if good:
+            index = np.concatenate([chunk for chunk, _ in good])
+            x = np.concatenate([raw.x for _, raw in good])
+            v = np.concatenate([raw.y - raw.s for _, raw in good])
+            self._refine(index, x, v)
+
+    def _alone(self, settings: dict[str, Any]) -> None:
+        """Solve what is pending one by one, from the best point so far, and refine."""
+        jobs = [self.pending[i : i + 1] for i in range(self.pending.size)]
+        raws = list(self.mapper(lambda one: self._scs(one, settings), jobs))
+        refinable = []
+        for one, raw in zip(jobs, raws, strict=True):
+            if raw is None:
+                continue
+            self._count(one, raw)
+            if raw.status in ("infeasible", "unbounded"):
+                self._certify(one, raw)
+            elif np.isfinite(raw.x).all() and np.isfinite(raw.y).all():
+                refinable.append((one, raw))
+        self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
+        if refinable:
+            index = np.concatenate([one for one, _ in refinable])
+            x = np.concatenate([raw.x for _, raw in refinable])
+            v = np.concatenate([raw.y - raw.s for _, raw in refinable])
+            if self.settings.refine:
+                self._refine(index, x, v)
+            else:
+                self._accept(index, x, v, [raw.status for _, raw in refinable])
+
+    def _scs(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
+        """Run SCS on these programs as one pile; None where it does not accept the data."""
+        pile = self.engine.pile(index.size)
+        r, start = self.result, None
+        if np.isfinite(r.x[index]).all():
+            start = (r.x[index], r.y[index], r.s[index])
+        try:
+            return pile.solve(self.data.take(index), settings, start)
+        except ValueError:
+            return None
+
+    def _count(self, index: NDArray[np.intp], raw: RawSolution) -> None:
+        self.result.iterations[index] += raw.iterations
+        self.result.setup_time += raw.setup_time
+        self.result.solve_time += raw.solve_time
+
+    def _refine(self, index: NDArray[np.intp], x: Array, v: Array, max_steps: int = 30) -> None:
+        """Refine these programs, keep what is better than before, and drop the solved from the pending."""
+        began = time.perf_counter()
+        refined = refine(
+            self.engine.kkt, self.data.take(index), x, v, self.settings.tol, max_steps, self.mapper
+        )
+        self._keep(index, refined)
+        solved = self.result.residual <= self.settings.tol
+        self.result.status[solved] = "solved"
+        self.pending = self.pending[~solved[self.pending]]
+        self.result.refine_time += time.perf_counter() - began
+
+    def _keep(self, index: NDArray[np.intp], refined: Refined) -> None:
+        r = self.result
+        r.refinements[index] += refined.steps
+        better = refined.residual < r.residual[index]
+        index, v = index[better], refined.v[better]
+        y = self.engine.structure.cone.project_dual(v).point
+        r.x[index], r.y[index], r.s[index] = refined.x[better], y, y - v
+        r.residual[index] = refined.residual[better]
+
+    def _accept(self, index: NDArray[np.intp], x: Array, v: Array, statuses: list[str]) -> None:
+        """Keep what SCS said, where there is to be no refinement."""
+        evaluation = Residual(self.engine.structure, self.data.take(index))(x, v)
+        r = self.result
+        r.x[index], r.y[index], r.s[index] = x, evaluation.y, evaluation.s
+        r.residual[index], r.status[index] = evaluation.relative, statuses
+        self.pending = self.pending[:0]
+
+    def _certify(self, one: NDArray[np.intp], raw: RawSolution) -> None:
+        r = self.result
+        r.x[one], r.y[one], r.s[one] = raw.x, raw.y, raw.s
+        r.status[one], r.residual[one] = raw.status, np.inf
+
+    def _settle(self) -> None:
+        """Name what is left: nearly solved, or failed."""
+        r = self.result
+        r.status[self.pending] = np.where(r.residual[self.pending] <= _USABLE, "inaccurate", "failed")
