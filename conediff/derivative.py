@@ -138,6 +138,22 @@ class StackDerivative:
         size[size == 0] = 1
         return self.D.margin / size
 
+    def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
+        """Apply the derivative to a perturbation of the data on its own sparsity; see `jvp`."""
+        P, A = self.structure.P, self.structure.A
+        dA, dAt = A.products(tangent.A)
+        return self.jvp(
+            P.products(tangent.P)[0](self.x), dA(self.x), dAt(self.y), tangent.b, tangent.c
+        )
+
+    def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
+        """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
+        r1, r2 = self.vjp(gx, gy, gs)
+        P, A, x, y = self.structure.P, self.structure.A, self.x, self.y
+        half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
+        outer = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
+        return ConeData(P=-half / 2, A=-outer, b=r2, c=-r1)
+
     def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation of the data, given by its products.
 

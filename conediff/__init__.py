@@ -1,0 +1,35 @@
+"""conediff: exact derivatives of convex optimisation problems."""
+
+from conediff.errors import (
+    AccuracyWarning,
+    ConediffError,
+    ConediffWarning,
+    ConeError,
+    DegeneracyWarning,
+    DPPError,
+    ParameterError,
+    ProblemError,
+    SolverError,
+)
+from conediff.program import ConeProgram
+from conediff.solution import Solution, Solutions
+from conediff.solve import solve, solve_batch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccuracyWarning",
+    "ConeError",
+    "ConeProgram",
+    "ConediffError",
+    "ConediffWarning",
+    "DPPError",
+    "DegeneracyWarning",
+    "ParameterError",
+    "ProblemError",
+    "Solution",
+    "Solutions",
+    "SolverError",
+    "solve",
+    "solve_batch",
+]

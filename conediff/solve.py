@@ -1,0 +1,179 @@
+"""Solve cone programs: one, or many of one structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from conediff.batch import Engine
+from conediff.errors import ParameterError
+from conediff.program import ConeProgram
+from conediff.settings import Settings
+from conediff.solution import Solution, Solutions, settle_failures
+from conediff.structure import Array, ConeData, Pattern, Structure
+
+
+def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solution:
+    """Solve a cone program.
+
+    Parameters
+    ----------
+    program : ConeProgram
+    warm_start : Solution or tuple of arrays (x, y, s), optional
+        Where to begin; where Newton's method converges from there, SCS is not called.
+    **settings
+        ``tol`` (1e-10), ``refine`` (True), ``method``, ``threads``, ``on_failure`` ("raise" or "nan") and all
+        settings of SCS (``eps``, ``eps_abs``, ``eps_rel``, ``max_iters``, ``time_limit_secs``, ...).
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    SolverError
+        If the program is infeasible or unbounded, or no accurate solution was found; the certificate is in
+        its ``solutions``.
+    TypeError
+        If a setting is unknown.
+    ValueError
+        If a warm start does not fit the program.
+
+    Warns
+    -----
+    AccuracyWarning
+        If the solution is less accurate than ``tol``.
+
+    Examples
+    --------
+    >>> import numpy as np, conediff as cd
+    >>> program = cd.ConeProgram(np.array([[-1.0]]), [-1.0], [2.0], {"l": 1})
+    >>> cd.solve(program).x.round(9)
+    array([1.])
+    """
+    engine = Engine(program.structure)
+    start = None if warm_start is None else _start(warm_start, program.structure, 1)
+    return _solved(engine, program.data, Settings().updated(settings), start)[0]
+
+
+def solve_batch(
+    programs: ConeProgram | Sequence[ConeProgram],
+    *,
+    P: ArrayLike | None = None,
+    A: ArrayLike | None = None,
+    b: ArrayLike | None = None,
+    c: ArrayLike | None = None,
+    warm_start: Any = None,
+    **settings: Any,
+) -> Solutions:
+    """Solve many cone programs of one structure at once.
+
+    Parameters
+    ----------
+    programs : sequence of ConeProgram, or ConeProgram
+        Programs of the same shape and cones; their sparsity may differ, and the union is used. Or one
+        program, whose data the stacked arrays replace.
+    P, A : arrays, shape (B, nnz), optional
+        Values on the program's sparsity, in CSC order (of P both triangles).
+    b, c : arrays, shape (B, m), (B, n), optional
+    warm_start : Solutions or tuple of arrays (x, y, s), optional
+        With a leading axis of B.
+    **settings
+        As for `solve`; ``on_failure="nan"`` keeps the good elements of a batch in which some fail.
+
+    Returns
+    -------
+    Solutions
+
+    Raises
+    ------
+    SolverError
+        If an element fails, unless ``on_failure`` says otherwise.
+    ValueError
+        If the programs, or the arrays, do not fit together.
+    """
+    if isinstance(programs, ConeProgram):
+        structure = programs.structure
+        data = _stacked(programs, {"P": P, "A": A, "b": b, "c": c})
+    else:
+        if any(part is not None for part in (P, A, b, c)):
+            raise ValueError("stacked P, A, b, c go with a single program, not with a sequence of programs")
+        structure, data = _union(list(programs))
+    start = None if warm_start is None else _start(warm_start, structure, data.count)
+    return _solved(Engine(structure), data, Settings().updated(settings), start)
+
+
+def _solved(
+    engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+) -> Solutions:
+    stack = engine.solve(data, settings, start)
+    solutions = Solutions(engine, data, stack, settings)
+    settle_failures(stack, settings, solutions)
+    return solutions
+
+
+def _start(warm_start: Any, structure: Structure, count: int) -> tuple[Array, Array, Array]:
+    """Read x, y and s from a solution or a tuple."""
+    if isinstance(warm_start, (Solution, Solutions)):
+        warm_start = (warm_start.x, warm_start.y, warm_start.s)
+    if not isinstance(warm_start, (tuple, list)) or len(warm_start) != 3:
+        raise ValueError("warm_start must be a solution, or a tuple of arrays (x, y, s)")
+    arrays = []
+    sizes = (structure.n, structure.m, structure.m)
+    for name, value, size in zip("xys", warm_start, sizes, strict=True):
+        array = np.asarray(value, dtype=np.float64)
+        if array.shape not in ((count, size),) + (((size,),) if count == 1 else ()):
+            raise ValueError(f"warm_start: {name} must have shape {(count, size)}, but has {array.shape}")
+        arrays.append(array.reshape(count, size))
+    return arrays[0], arrays[1], arrays[2]
+
+
+def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeData:
+    """Replace a program's data by stacked arrays."""
+    rows: dict[str, Array] = {}
+    for name, value in given.items():
+        own = getattr(program.data, name)
+        if value is None:
+            rows[name] = own
+            continue
+        rows[name] = np.asarray(value, dtype=np.float64)
+        if rows[name].ndim != 2 or rows[name].shape[1] != own.shape[1]:
+            raise ValueError(f"{name} must have shape (B, {own.shape[1]}), but has {rows[name].shape}")
+        bad = np.argwhere(~np.isfinite(rows[name]))
+        if len(bad):
+            raise ParameterError(f"{name} is not finite: {name}[{bad[0][0]}, {bad[0][1]}] is {rows[name][tuple(bad[0])]}")
+    counts = {name: len(array) for name, array in rows.items() if len(array) != 1}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"stacked arrays must have the same number of rows, got {counts}")
+    return ConeData(**rows)
+
+
+def _union(programs: list[ConeProgram]) -> tuple[Structure, ConeData]:
+    """Bring programs of the same shape and cones onto one sparsity."""
+    if not programs:
+        raise ValueError("a batch needs at least one program; for an empty one pass stacked arrays of no rows")
+    first = programs[0]
+    for k, program in enumerate(programs):
+        if (program.m, program.n, program.structure.cone) != (first.m, first.n, first.structure.cone):
+            raise ValueError(f"program {k} differs from program 0 in shape or cones: {program!r}, {first!r}")
+    P, P_values = _common([program.P for program in programs])
+    A, A_values = _common([program.A for program in programs])
+    structure = Structure(P, A, first.structure.cone)
+    b, c = np.stack([p.b for p in programs]), np.stack([p.c for p in programs])
+    return structure, ConeData(P_values, A_values, b, c)
+
+
+def _common(matrices: list[Any]) -> tuple[Pattern, Array]:
+    """Union of sparsities, and every matrix's values on it."""
+    rows, columns = matrices[0].shape
+    patterns = [Pattern.of(matrix) for matrix in matrices]
+    keys = [pattern.columns.astype(np.int64) * rows + pattern.indices for pattern in patterns]
+    union = np.unique(np.concatenate(keys))
+    indptr = np.searchsorted(union, np.arange(columns + 1, dtype=np.int64) * rows).astype(np.int32)
+    values = np.zeros((len(matrices), union.size))
+    for row, key, matrix in zip(values, keys, matrices, strict=True):
+        row[np.searchsorted(union, key)] = matrix.data
+    return Pattern((rows, columns), indptr, (union % max(rows, 1)).astype(np.int32)), values
