@@ -11,6 +11,7 @@ from conediff.errors import (
     ProblemError,
     SolverError,
 )
+from conediff.layer import CvxpyLayer, LayerSolution, OptLayer
 from conediff.program import ConeProgram
 from conediff.solution import Solution, Solutions
 from conediff.solve import solve, solve_batch
@@ -21,10 +22,13 @@ __all__ = [
     "AccuracyWarning",
     "ConeError",
     "ConeProgram",
+    "CvxpyLayer",
     "ConediffError",
     "ConediffWarning",
     "DPPError",
     "DegeneracyWarning",
+    "LayerSolution",
+    "OptLayer",
     "ParameterError",
     "ProblemError",
     "Solution",

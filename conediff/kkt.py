@@ -372,8 +372,8 @@ class KKTFactor:
         """Estimate the smallest singular value of every K, scaled to rows of about one.
 
         Inverse iteration: where K is singular the regularised solve blows its null space up. One step, from
-        a fixed random vector, rules that out for most; the others get a second one, after which K times
-        the vector tells how small the value is.
+        a fixed random vector, rules that out for most; the others get two more, in the form
+        z - (K + εJ)^-1 K z, which keeps rounding out of what is left of K z.
 
         Returns
         -------
@@ -381,16 +381,17 @@ class KKTFactor:
         vector : array, shape (B, n + m)
             The unit vector that shows it, in unscaled coordinates (r, t); meaningful where value is small.
         """
-        shape = (len(self._scale), self._kkt.pattern.size)
-        start = np.random.default_rng(0).standard_normal(shape[1])
-        z = np.broadcast_to(start / np.linalg.norm(start), shape)
-        z = self.solve_regularised(z / self._scale) / self._scale
+        scale = self._scale
+        start = np.random.default_rng(0).standard_normal(scale.shape[1])
+        z = self.solve_regularised(np.broadcast_to(start / np.linalg.norm(start), scale.shape) / scale) / scale
         value = 1 / _norm(z)
+        z = z * value[:, None]
         if np.any(value < _SUSPICIOUS):
-            z = self.solve_regularised(z * value[:, None] / self._scale) / self._scale
-            z = z / _norm(z)[:, None]
-            value = np.where(value < _SUSPICIOUS, _norm(self.operator.apply(z * self._scale) * self._scale), value)
-        vector = z * self._scale
+            for _ in range(2):
+                z = z - self.solve_regularised(self.operator.apply(z * scale)) / scale
+                z = z / _norm(z)[:, None]
+            value = np.where(value < _SUSPICIOUS, _norm(self.operator.apply(z * scale) * scale), value)
+        vector = z * scale
         return value, vector / _norm(vector)[:, None]
 
 

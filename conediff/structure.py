@@ -138,7 +138,8 @@ class ConeData:
     @property
     def count(self) -> int:
         """Number of programs in the stack."""
-        return max(len(self.P), len(self.A), len(self.b), len(self.c))
+        lengths = (len(part) for part in (self.P, self.A, self.b, self.c))
+        return next((length for length in lengths if length != 1), 1)
 
     def take(self, index: NDArray[np.intp]) -> ConeData:
         """Return the programs at these positions; what is shared stays shared."""

@@ -1,0 +1,201 @@
+"""Parameters as a user passes them: counted, shaped, broadcast, checked, before anything is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.errors import ParameterError
+from conediff.maps import ParameterSpec
+
+# How far, relative to the largest entry, a value may stray from what was declared of it.
+TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Parameters of one call, as stacks.
+
+    Attributes
+    ----------
+    values : tuple of arrays, each of shape (B, *shape) or (1, *shape)
+        One row serves the whole batch.
+    shapes : tuple of tuple of int
+        As they were passed.
+    batch : tuple of int
+        Leading dimensions of the outputs.
+    dtype : dtype
+        Of the outputs' real part: that of the parameters where they are floating, float64 otherwise.
+    """
+
+    values: tuple[NDArray[Any], ...]
+    shapes: tuple[tuple[int, ...], ...]
+    batch: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def read(
+        cls, specs: Sequence[ParameterSpec], values: Sequence[ArrayLike], validate: bool = True
+    ) -> Arguments:
+        """Read the parameters of a call.
+
+        Raises
+        ------
+        TypeError
+            If a value is no array of numbers.
+        ValueError
+            If their number, a shape, or the batch dimensions do not fit.
+        ParameterError
+            If a value is not finite, or (with ``validate``) violates a declared attribute.
+        """
+        if len(values) != len(specs):
+            names = ", ".join(repr(spec.name) for spec in specs)
+            raise ValueError(f"a value must be provided for each parameter: expected {len(specs)} ({names}), got {len(values)}")
+        arrays = [_array(spec, value) for spec, value in zip(specs, values, strict=True)]
+        leading = [_leading(spec, array) for spec, array in zip(specs, arrays, strict=True)]
+        batch = _batch(specs, arrays, leading)
+        for spec, array in zip(specs, arrays, strict=True):
+            check_finite(spec, array)
+            if validate:
+                check_attributes(spec, array)
+        count = int(np.prod(batch, dtype=int))
+        stacks = tuple(
+            _stack(spec, array, lead, batch, count)
+            for spec, array, lead in zip(specs, arrays, leading, strict=True)
+        )
+        return cls(stacks, tuple(array.shape for array in arrays), batch, _real_dtype(arrays))
+
+    def unstack(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
+        """Sum parameter k's cotangent over the axes along which its value was broadcast."""
+        shape = self.shapes[k]
+        own = self.values[k].shape[1:]
+        lead = shape[: len(shape) - len(own)]
+        if len(stack) == 1 and int(np.prod(lead, dtype=int)) == 1:
+            return stack.reshape(shape)
+        full = stack.reshape(self.batch + own)
+        padded = (1,) * (len(self.batch) - len(lead)) + lead
+        axes = tuple(i for i, (a, b) in enumerate(zip(padded, self.batch, strict=True)) if a == 1 != b)
+        return full.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
+    if value is None:
+        raise TypeError(f"parameter {spec.name!r} is None: pass an array of shape {spec.shape}")
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"parameter {spec.name!r} must be an array of numbers, but has dtype {array.dtype}")
+    if array.dtype.kind == "c" and not spec.complex:
+        raise TypeError(f"parameter {spec.name!r} is real, but its value is complex; declare it complex=True")
+    return array
+
+
+def _leading(spec: ParameterSpec, array: NDArray[Any]) -> tuple[int, ...]:
+    """Return the batch dimensions of a value."""
+    inner = len(spec.shape)
+    expected = "(..., " + "".join(f"{size}, " for size in spec.shape).rstrip(", ") + ")" if spec.shape else "(...)"
+    if array.ndim < inner:
+        raise ValueError(
+            f"Invalid parameter dimensionality for parameter {spec.name!r}: expected shape {expected}, got {array.shape}"
+        )
+    if array.shape[array.ndim - inner :] != spec.shape:
+        raise ValueError(
+            f"Invalid parameter shape for parameter {spec.name!r}: expected {expected}, got {array.shape}"
+        )
+    return array.shape[: array.ndim - inner]
+
+
+def _batch(
+    specs: Sequence[ParameterSpec], arrays: Sequence[NDArray[Any]], leading: Sequence[tuple[int, ...]]
+) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(*leading)
+    except ValueError:
+        got = ", ".join(f"{spec.name!r} {array.shape}" for spec, array in zip(specs, arrays, strict=True))
+        raise ValueError(
+            f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
+        ) from None
+
+
+def _stack(
+    spec: ParameterSpec, array: NDArray[Any], lead: tuple[int, ...], batch: tuple[int, ...], count: int
+) -> NDArray[Any]:
+    dtype = np.complex128 if spec.complex else np.float64
+    if int(np.prod(lead, dtype=int)) == 1 and count != 0:
+        return array.reshape((1, *spec.shape)).astype(dtype)
+    return np.broadcast_to(array, batch + spec.shape).reshape((count, *spec.shape)).astype(dtype)
+
+
+def _real_dtype(arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
+    floating = [array.real.dtype for array in arrays if array.dtype.kind in "fc"]
+    return np.result_type(*floating) if floating else np.dtype(np.float64)
+
+
+def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
+    """Raise ParameterError at the first NaN or infinity."""
+    if not np.isfinite(array).all():
+        _refuse(spec, array, ~np.isfinite(array), "is not finite")
+
+
+def check_attributes(spec: ParameterSpec, array: NDArray[Any]) -> None:
+    """Raise ParameterError where a value violates what was declared of the parameter.
+
+    Tolerances are relative to the largest entry: 1e-7 in double precision, a hundred roundings in lower ones.
+    """
+    if array.size == 0:
+        return
+    precision = np.finfo(array.real.dtype).eps if array.dtype.kind in "fc" else 0.0
+    slack = max(TOLERANCE, 100 * float(precision)) * float(np.abs(array).max())
+    if spec.log and not (array.real > 0).all():
+        _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program")
+    for attribute in spec.attributes:
+        bad = _violations(attribute, spec, array, slack)
+        if bad is not None and bad.any():
+            _refuse(spec, array, bad, f"is declared {attribute}", slack)
+    for bound, sign, word in ((spec.lower, 1, "below"), (spec.upper, -1, "above")):
+        if bound is not None:
+            bad = sign * (array.real - bound) < -slack
+            if bad.any():
+                _refuse(spec, array, bad, f"is {word} its declared bound", slack)
+
+
+def _violations(
+    attribute: str, spec: ParameterSpec, array: NDArray[Any], slack: float
+) -> NDArray[np.bool_] | None:
+    """Entries at which an attribute is violated; None where there is nothing to check."""
+    if attribute in ("nonneg", "pos"):
+        return array < -slack if attribute == "nonneg" else array <= 0
+    if attribute in ("nonpos", "neg"):
+        return array > slack if attribute == "nonpos" else array >= 0
+    if attribute == "imag":
+        return np.abs(array.real) > slack
+    if attribute in ("symmetric", "hermitian", "PSD", "NSD"):
+        bad = np.abs(array - array.conj().swapaxes(-1, -2)) > slack
+        if attribute in ("symmetric", "hermitian") or bad.any():
+            return bad
+        sign = 1 if attribute == "PSD" else -1
+        lowest = np.linalg.eigvalsh(sign * array.astype(complex if array.dtype.kind == "c" else float))[..., 0]
+        return np.broadcast_to((lowest < -slack)[..., None, None], array.shape)
+    if spec.pattern is not None and attribute in ("diag", "sparsity"):
+        outside = np.ones(int(np.prod(spec.shape)), dtype=bool)
+        outside[spec.pattern] = False
+        return (np.abs(array) > slack) & outside.reshape(spec.shape)
+    if attribute == "integer":
+        return np.abs(array - np.round(array.real)) > slack
+    if attribute == "boolean":
+        return np.minimum(np.abs(array), np.abs(array - 1)) > slack
+    return None
+
+
+def _refuse(
+    spec: ParameterSpec, array: NDArray[Any], bad: NDArray[np.bool_], what: str, slack: float | None = None
+) -> None:
+    index = tuple(int(i) for i in np.argwhere(bad)[0]) if array.ndim else ()
+    where = f"{spec.name}[{', '.join(map(str, index))}]" if index else spec.name
+    tail = "" if slack is None else f" (tolerance {slack:.1e}; validate=False opts out)"
+    raise ParameterError(f"parameter {spec.name!r} {what}, but {where} is {array[index]}{tail}")
