@@ -107,21 +107,22 @@ def tune(theta: Array, layer: CvxpyLayer, split: Split, steps: int = 60) -> tupl
     return result.x, losses
 
 
-def draw(path: Path, losses: list[float], grid_loss: float, theta: Array, w: Array, names: list[str]) -> None:
-    """Save a picture: the loss as it falls, and the weight that each feature ended with."""
+def draw(path: Path, losses: list[float], grid_loss: float, before: Array, w: Array, names: list[str]) -> None:
+    """Save a picture: the loss as it falls, and the coefficients of the grid's and of the tuned fit."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(losses, label="gradient, 11 weights")
     left.axhline(grid_loss, color="0.5", linestyle="--", label=f"grid search, {_GRID}x{_GRID}")
-    left.set(xlabel="step", ylabel="validation loss", title="Validation loss")
+    left.set(xlabel="step", ylabel="mean squared error", title="Validation loss")
     left.legend()
     places = np.arange(len(names))
-    right.bar(places - 0.2, np.exp(theta[:-1]), 0.4, label="l1 weight")
-    right.bar(places + 0.2, np.abs(w), 0.4, label="|coefficient|")
+    right.bar(places - 0.2, before, 0.4, color="0.6", label="grid search")
+    right.bar(places + 0.2, w, 0.4, label="gradient")
+    right.axhline(0, color="black", linewidth=0.8)
     right.set_xticks(places, names)
-    right.set(title="What was learned", yscale="log")
+    right.set(title="Coefficients", xlabel="feature (standardised)")
     right.legend()
     figure.savefig(path, dpi=120)
 
@@ -149,6 +150,6 @@ def main(output: Path = Path("conediff_demo.png"), steps: int = 60) -> dict[str,
           f"{results['tuned_test']:.4f} (gradient)")
     dropped = [name for name, value in zip(split.names, w, strict=True) if abs(value) < 1e-8]
     print(f"features switched off: {', '.join(dropped) or 'none'}")
-    draw(output, losses, grid_loss, theta, w, split.names)
+    draw(output, losses, grid_loss, before, w, split.names)
     print(f"picture: {output}")
     return results

@@ -1,25 +1,20 @@
-r"""The reduced symmetric system of the KKT residual: pattern once, values per program, factor, solve.
+r"""Solve with the reduced symmetric system K (see `reduced`): factorise, refine, tell singular from regular.
 
-With D = DΠ(v) = S S, everything that Newton's method and both modes of the derivative need is one
-symmetric matrix,
-
-.. math:: K = \begin{pmatrix} P & A^\top S \\ S A & D - I \end{pmatrix},
-
-whose sparsity depends on the structure alone. It is quasi-definite up to the null spaces of P and I - D,
-so K + ε diag(I, -I) has an LDL' factorisation for every ordering; iterative refinement against K
-itself takes ε out again. See Healey, Nobel, Boyd (2025) for the reduction, Vanderbei (1995) for
-quasi-definite systems.
+K is quasi-definite up to the null spaces of P and I - D, so K + ε diag(I, -I) has an LDL' factorisation for
+every ordering (Vanderbei 1995); iterative refinement against K itself takes ε out again. With large
+cones the factorised matrix only stands for K, and preconditions GMRES on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import qdldl
+from scipy.sparse.linalg import LinearOperator, gmres
 
 from conediff.cones import ProductDerivative
+from conediff.reduced import KKTOperator, KKTPattern
 from conediff.structure import Array, ConeData, Indices, Pattern, Structure
 from conediff.threads import Mapper
 
@@ -31,175 +26,8 @@ _PILE_ROWS = 2048
 _PILE_COUNT = 64
 # Above this a smallest singular value, estimated by one step, is not looked at again.
 _SUSPICIOUS = 1e-6
-# Cones of this size are multiplied with A as dense blocks, smaller ones entry by entry.
-_DENSE_DIM = 12
-
-
-class KKTOperator:
-    """K of a stack of programs as a product, never formed.
-
-    Parameters
-    ----------
-    structure : Structure
-    data : ConeData
-    derivative : ProductDerivative
-        D and S at v, for the same stack.
-    """
-
-    def __init__(self, structure: Structure, data: ConeData, derivative: ProductDerivative) -> None:
-        self.n = structure.n
-        self.P = structure.P.products(data.P)[0]
-        self.A, self.At = structure.A.products(data.A)
-        self.derivative = derivative
-
-    def apply(self, z: Array) -> Array:
-        """Return K z for z = (r, t), shape (B, n + m)."""
-        r, t = z[:, : self.n], z[:, self.n :]
-        root = self.derivative.apply_root
-        spread = root(t)
-        return np.hstack([self.P(r) + self.At(spread), root(self.A(r) + spread) - t])
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Where the entries of one group of cones stand, in A and in K.
-
-    ``entries`` (E,) index A's values, sorted by cone and column; ``cone`` and ``row`` say to which cone
-    of the group, and to which row of it, each belongs; ``starts`` (U,) begin the runs of one cone and
-    column, whose products with S go to ``targets`` (U, dim) of K. The upper triangle of D - I goes to
-    ``corner`` (count, dim (dim + 1) / 2).
-    """
-
-    group: int
-    entries: Indices
-    cone: Indices
-    row: Indices
-    starts: Indices
-    targets: Indices
-    corner: Indices
-
-
-class KKTPattern:
-    """The sparsity of K for one structure, and what fills it with values.
-
-    Parameters
-    ----------
-    structure : Structure
-    """
-
-    def __init__(self, structure: Structure) -> None:
-        self.structure = structure
-        n, P, A = structure.n, structure.P, structure.A
-        self.size = n + structure.m
-        self.sign = np.where(np.arange(self.size) < n, 1.0, -1.0)
-        # Upper triangle by upper triangle: P, the diagonal, the rows of A in diagonal cones, the blocks.
-        self._P_entries = np.flatnonzero(P.indices <= P.columns)
-        self._A_entries, self._A_rows, drafts = _split(structure)
-        diagonal = np.arange(self.size)
-        places = [
-            (P.indices[self._P_entries], P.columns[self._P_entries]),
-            (diagonal, diagonal),
-            (A.columns[self._A_entries], n + A.indices[self._A_entries]),
-        ]
-        for block, rows in drafts:
-            i, j = np.triu_indices(rows.shape[1])
-            columns = A.columns[block.entries[block.starts]]
-            places.append((columns[:, None], n + rows[block.cone[block.starts]]))
-            places.append((n + rows[:, i], n + rows[:, j]))
-        self.indptr, self.indices, at = _compressed(places, self.size)
-        self._P_at, self.diagonal_at, self._A_at = at[:3]
-        self._blocks = [
-            replace(block, targets=at[3 + 2 * k], corner=at[4 + 2 * k]) for k, (block, _) in enumerate(drafts)
-        ]
-
-    @property
-    def nnz(self) -> int:
-        """Stored entries of the upper triangle of K."""
-        return int(self.indices.size)
-
-    def values(self, data: ConeData, derivative: ProductDerivative) -> Array:
-        """Fill K for a stack of programs.
-
-        Returns
-        -------
-        array, shape (B, nnz)
-        """
-        count = max(data.count, len(derivative.margin))
-        d = np.zeros((count, self.structure.m))
-        for cone, rows, group in derivative.groups:
-            if cone.diagonal:
-                d[:, rows] = group.apply(np.ones(rows.shape))
-        values = np.zeros((count, self.nnz))
-        values[:, self._P_at] = data.P[:, self._P_entries]
-        values[:, self._A_at] = data.A[:, self._A_entries] * d[:, self._A_rows]
-        values[:, self.diagonal_at[self.structure.n :]] = d - 1
-        for block in self._blocks:
-            D, S = derivative.groups[block.group][2].dense()
-            i, j = np.triu_indices(D.shape[-1])
-            values[:, block.corner] = D[..., i, j] - (i == j)
-            product = _dense_product if D.shape[-1] >= _DENSE_DIM else _sparse_product
-            values[:, block.targets] = product(block, data.A, S, count)
-        return values
-
-
-def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, Indices]]]:
-    """Sort A's entries into those of diagonal cones and, group by group, those of the others."""
-    A, m = structure.A, structure.m
-    group_of, cone_of, row_of = (np.zeros(m, dtype=np.intp) for _ in range(3))
-    diagonal = np.zeros(m, dtype=bool)
-    drafts = []
-    for index, (cone, rows) in enumerate(structure.cone.groups):
-        group_of[rows] = index
-        cone_of[rows] = np.arange(rows.shape[0])[:, None]
-        row_of[rows] = np.arange(rows.shape[1])
-        diagonal[rows] = cone.diagonal
-    for index, (cone, rows) in enumerate(structure.cone.groups):
-        if cone.diagonal:
-            continue
-        entries = np.flatnonzero(group_of[A.indices] == index)
-        entries = entries[np.lexsort((A.columns[entries], cone_of[A.indices[entries]]))]
-        owner, columns = cone_of[A.indices[entries]], A.columns[entries]
-        new = np.ones(entries.size, dtype=bool)
-        new[1:] = (np.diff(owner) != 0) | (np.diff(columns) != 0)
-        none = np.zeros(0, dtype=np.intp)
-        block = _Block(index, entries, owner, row_of[A.indices[entries]], np.flatnonzero(new), none, none)
-        drafts.append((block, rows))
-    entries = np.flatnonzero(diagonal[A.indices])
-    return entries, A.indices[entries], drafts
-
-
-def _compressed(
-    places: list[tuple[Indices, Indices]], size: int
-) -> tuple[Indices, Indices, list[Indices]]:
-    """Compress (row, column) places into columns; say for each list where its entries went."""
-    keys = [np.asarray(column, dtype=np.int64) * size + row for row, column in places]
-    unique, inverse = np.unique(np.concatenate([key.ravel() for key in keys]), return_inverse=True)
-    indptr = np.searchsorted(unique, np.arange(size + 1, dtype=np.int64) * size)
-    ends = np.cumsum([key.size for key in keys])[:-1]
-    at = [part.reshape(key.shape) for part, key in zip(np.split(inverse, ends), keys, strict=True)]
-    return indptr.astype(np.int32), (unique % size).astype(np.int32), at
-
-
-def _sparse_product(block: _Block, A: Array, S: Array, count: int) -> Array:
-    """S A of many small cones, entry by entry; shape (B, U, dim)."""
-    terms = S[:, block.cone, block.row, :] * A[:, block.entries, None]
-    if block.starts.size == block.entries.size:
-        return terms
-    return np.add.reduceat(terms, block.starts, axis=1)
-
-
-def _dense_product(block: _Block, A: Array, S: Array, count: int) -> Array:
-    """S A of a few large cones, cone by cone; shape (B, U, dim)."""
-    result = np.empty((count, block.starts.size, S.shape[-1]))
-    run = np.repeat(np.arange(block.starts.size), np.diff(np.append(block.starts, block.entries.size)))
-    owner = block.cone[block.starts]
-    for cone in np.unique(owner):
-        runs = np.flatnonzero(owner == cone)
-        mine = np.flatnonzero(block.cone == cone)
-        columns = np.zeros((len(A), runs.size, S.shape[-1]))
-        columns[:, run[mine] - runs[0], block.row[mine]] = A[:, block.entries[mine]]
-        result[:, runs] = columns @ S[:, cone]
-    return result
+# Krylov vectors at most, where GMRES stands in for refinement.
+_KRYLOV = 200
 
 
 class _PileSolver:
@@ -263,9 +91,10 @@ class KKT:
         columns = np.repeat(np.arange(pattern.size), np.diff(pattern.indptr))
         values *= scale[:, pattern.indices]
         values *= scale[:, columns]
-        values[:, pattern.diagonal_at] += np.reshape(regularisation, (-1, 1)) * pattern.sign
+        shift = np.broadcast_to(np.reshape(regularisation, (-1, 1)) * pattern.sign, scale.shape)
+        values[:, pattern.diagonal_at] += shift
         operator = KKTOperator(pattern.structure, data, derivative)
-        return KKTFactor(self, operator, values, scale, mapper)
+        return KKTFactor(self, operator, values, scale, shift / scale**2, mapper)
 
     def _scale(self, values: Array) -> Array:
         """Scale rows and columns by the root of their largest entry, once: Ruiz's first step."""
@@ -304,10 +133,10 @@ class KKTFactor:
     """
 
     def __init__(
-        self, kkt: KKT, operator: KKTOperator, values: Array, scale: Array, mapper: Mapper
+        self, kkt: KKT, operator: KKTOperator, values: Array, scale: Array, shift: Array, mapper: Mapper
     ) -> None:
         self.operator = operator
-        self._kkt, self._scale, self._map = kkt, scale, mapper
+        self._kkt, self._scale, self._shift, self._map = kkt, scale, shift, mapper
         self._piles = _piles(len(values), kkt.pattern.size)
         self._solvers = list(mapper(lambda pile: self._factor(values, *pile), self._piles))
 
@@ -322,6 +151,24 @@ class KKTFactor:
 
     def solve_regularised(self, rhs: Array) -> Array:
         """Solve with the regularised K, once; shapes (B, n + m)."""
+        if self._kkt.pattern.exact:
+            return self._back_substituted(rhs)
+        # K, up to rank two for every large second-order cone, is the factorised matrix: few steps do.
+        shape = rhs.shape
+
+        def product(z: Array) -> Array:
+            stack = z.reshape(shape)
+            return (self.operator.apply(stack) + self._shift * stack).ravel()
+
+        def precondition(z: Array) -> Array:
+            return self._back_substituted(z.reshape(shape)).ravel()
+
+        K, M = (LinearOperator((rhs.size,) * 2, matvec=f, dtype=np.float64) for f in (product, precondition))
+        z, _ = gmres(K, rhs.ravel(), rtol=1e-8, restart=min(_KRYLOV, rhs.size), maxiter=1, M=M)
+        return z.reshape(shape)
+
+    def _back_substituted(self, rhs: Array) -> Array:
+        """Solve with what was factorised."""
         rhs = rhs * self._scale
 
         def one(job: tuple[tuple[slice, int], _PileSolver]) -> Array:

@@ -1,0 +1,210 @@
+r"""The reduced symmetric system of the KKT residual: its sparsity once, its values for every program.
+
+With D = DΠ(v) = S S, everything that Newton's method and both modes of the derivative need is one
+symmetric matrix,
+
+.. math:: K = \begin{pmatrix} P & A^\top S \\ S A & D - I \end{pmatrix},
+
+whose sparsity depends on the structure alone (Healey, Nobel, Boyd 2025). Where Π of a cone has a dense
+derivative, S A fills a block of K. In large cones that would blow K up: there the matrix that is formed has
+the mean eigenvalue of D in place of D, and K itself is known as an operator only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from conediff.cones import Cone, ProductDerivative
+from conediff.cones.base import ConeDerivative
+from conediff.structure import Array, ConeData, Indices, Structure
+
+# Cones of more rows than this are not filled into K.
+LARGE = 200
+# Cones of this size are multiplied with A as dense blocks, smaller ones entry by entry.
+_DENSE_DIM = 12
+
+
+class KKTOperator:
+    """K of a stack of programs as a product, never formed.
+
+    Parameters
+    ----------
+    structure : Structure
+    data : ConeData
+    derivative : ProductDerivative
+        D and S at v, for the same stack.
+    """
+
+    def __init__(self, structure: Structure, data: ConeData, derivative: ProductDerivative) -> None:
+        self.n = structure.n
+        self.P = structure.P.products(data.P)[0]
+        self.A, self.At = structure.A.products(data.A)
+        self.derivative = derivative
+
+    def apply(self, z: Array) -> Array:
+        """Return K z for z = (r, t), shape (B, n + m)."""
+        r, t = z[:, : self.n], z[:, self.n :]
+        root = self.derivative.apply_root
+        spread = root(t)
+        return np.hstack([self.P(r) + self.At(spread), root(self.A(r) + spread) - t])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Where the entries of one group of cones stand, in A and in K.
+
+    ``entries`` (E,) index A's values, sorted by cone and column; ``cone`` and ``row`` say to which cone
+    of the group, and to which row of it, each belongs; ``starts`` (U,) begin the runs of one cone and
+    column, whose products with S go to ``targets`` (U, dim) of K. The upper triangle of D - I goes to
+    ``corner`` (count, dim (dim + 1) / 2).
+    """
+
+    group: int
+    entries: Indices
+    cone: Indices
+    row: Indices
+    starts: Indices
+    targets: Indices
+    corner: Indices
+
+
+class KKTPattern:
+    """The sparsity of K's upper triangle for one structure, and what fills it with values.
+
+    Parameters
+    ----------
+    structure : Structure
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        n, P, A = structure.n, structure.P, structure.A
+        self.size = n + structure.m
+        self.sign = np.where(np.arange(self.size) < n, 1.0, -1.0)
+        # Upper triangle by upper triangle: P, the diagonal, the rows of A in diagonal cones, the blocks.
+        self._P_entries = np.flatnonzero(P.indices <= P.columns)
+        self._A_entries, self._A_rows, drafts = _split(structure)
+        diagonal = np.arange(self.size)
+        places = [
+            (P.indices[self._P_entries], P.columns[self._P_entries]),
+            (diagonal, diagonal),
+            (A.columns[self._A_entries], n + A.indices[self._A_entries]),
+        ]
+        for block, rows in drafts:
+            i, j = np.triu_indices(rows.shape[1])
+            columns = A.columns[block.entries[block.starts]]
+            places.append((columns[:, None], n + rows[block.cone[block.starts]]))
+            places.append((n + rows[:, i], n + rows[:, j]))
+        self.indptr, self.indices, at = _compressed(places, self.size)
+        self._P_at, self.diagonal_at, self._A_at = at[:3]
+        self._blocks = [
+            replace(block, targets=at[3 + 2 * k], corner=at[4 + 2 * k]) for k, (block, _) in enumerate(drafts)
+        ]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the matrix is K itself: no cone is large."""
+        return all(cone.diagonal or cone.dim <= LARGE for cone, _ in self.structure.cone.groups)
+
+    @property
+    def nnz(self) -> int:
+        """Stored entries of the upper triangle of K."""
+        return int(self.indices.size)
+
+    def values(self, data: ConeData, derivative: ProductDerivative) -> Array:
+        """Fill K, or what stands for it, for a stack of programs.
+
+        Returns
+        -------
+        array, shape (B, nnz)
+        """
+        count = max(data.count, len(derivative.margin))
+        d = np.zeros((count, self.structure.m))
+        for cone, rows, group in derivative.groups:
+            if cone.diagonal:
+                d[:, rows] = group.apply(np.ones(rows.shape))
+            elif cone.dim > LARGE:
+                d[:, rows] = _mean_eigenvalue(group, rows.shape)
+        values = np.zeros((count, self.nnz))
+        values[:, self._P_at] = data.P[:, self._P_entries]
+        values[:, self._A_at] = data.A[:, self._A_entries] * np.sqrt(d[:, self._A_rows])
+        values[:, self.diagonal_at[self.structure.n :]] = d - 1
+        for block in self._blocks:
+            D, S = derivative.groups[block.group][2].dense()
+            i, j = np.triu_indices(D.shape[-1])
+            values[:, block.corner] = D[..., i, j] - (i == j)
+            product = _dense_product if D.shape[-1] >= _DENSE_DIM else _sparse_product
+            values[:, block.targets] = product(block, data.A, S, count)
+        return values
+
+
+def _stays_diagonal(cone: Cone) -> bool:
+    return cone.diagonal or cone.dim > LARGE
+
+
+def _mean_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:
+    """Estimate the mean eigenvalue of every D by one vector of random signs (Hutchinson), (B, count, 1)."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
+    return np.clip((signs * group.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
+
+
+def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, Indices]]]:
+    """Sort A's entries into those of diagonal cones and, group by group, those of the others."""
+    A, m = structure.A, structure.m
+    group_of, cone_of, row_of = (np.zeros(m, dtype=np.intp) for _ in range(3))
+    diagonal = np.zeros(m, dtype=bool)
+    drafts = []
+    for index, (cone, rows) in enumerate(structure.cone.groups):
+        group_of[rows] = index
+        cone_of[rows] = np.arange(rows.shape[0])[:, None]
+        row_of[rows] = np.arange(rows.shape[1])
+        diagonal[rows] = _stays_diagonal(cone)
+    for index, (cone, rows) in enumerate(structure.cone.groups):
+        if _stays_diagonal(cone):
+            continue
+        entries = np.flatnonzero(group_of[A.indices] == index)
+        entries = entries[np.lexsort((A.columns[entries], cone_of[A.indices[entries]]))]
+        owner, columns = cone_of[A.indices[entries]], A.columns[entries]
+        new = np.ones(entries.size, dtype=bool)
+        new[1:] = (np.diff(owner) != 0) | (np.diff(columns) != 0)
+        none = np.zeros(0, dtype=np.intp)
+        block = _Block(index, entries, owner, row_of[A.indices[entries]], np.flatnonzero(new), none, none)
+        drafts.append((block, rows))
+    entries = np.flatnonzero(diagonal[A.indices])
+    return entries, A.indices[entries], drafts
+
+
+def _compressed(
+    places: list[tuple[Indices, Indices]], size: int
+) -> tuple[Indices, Indices, list[Indices]]:
+    """Compress (row, column) places into columns; say for each list where its entries went."""
+    keys = [np.asarray(column, dtype=np.int64) * size + row for row, column in places]
+    unique, inverse = np.unique(np.concatenate([key.ravel() for key in keys]), return_inverse=True)
+    indptr = np.searchsorted(unique, np.arange(size + 1, dtype=np.int64) * size)
+    ends = np.cumsum([key.size for key in keys])[:-1]
+    at = [part.reshape(key.shape) for part, key in zip(np.split(inverse, ends), keys, strict=True)]
+    return indptr.astype(np.int32), (unique % size).astype(np.int32), at
+
+
+def _sparse_product(block: _Block, A: Array, S: Array, count: int) -> Array:
+    """S A of many small cones, entry by entry; shape (B, U, dim)."""
+    terms = S[:, block.cone, block.row, :] * A[:, block.entries, None]
+    if block.starts.size == block.entries.size:
+        return terms
+    return np.add.reduceat(terms, block.starts, axis=1)
+
+
+def _dense_product(block: _Block, A: Array, S: Array, count: int) -> Array:
+    """S A of a few large cones, cone by cone; shape (B, U, dim)."""
+    result = np.empty((count, block.starts.size, S.shape[-1]))
+    run = np.repeat(np.arange(block.starts.size), np.diff(np.append(block.starts, block.entries.size)))
+    owner = block.cone[block.starts]
+    for cone in np.unique(owner):
+        runs = np.flatnonzero(owner == cone)
+        mine = np.flatnonzero(block.cone == cone)
+        columns = np.zeros((len(A), runs.size, S.shape[-1]))
+        columns[:, run[mine] - runs[0], block.row[mine]] = A[:, block.entries[mine]]
+        result[:, runs] = columns @ S[:, cone]
+    return result
