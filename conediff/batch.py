@@ -242,9 +242,8 @@ class _Climb:
         r = self.result
         r.refinements[index] += refined.steps
         better = refined.residual < r.residual[index]
-        index, v = index[better], refined.v[better]
-        y = self.engine.structure.cone.project_dual(v).point
-        r.x[index], r.y[index], r.s[index] = refined.x[better], y, y - v
+        index = index[better]
+        r.x[index], r.y[index], r.s[index] = refined.x[better], refined.y[better], refined.s[better]
         r.residual[index] = refined.residual[better]
 
     def _accept(self, index: NDArray[np.intp], x: Array, v: Array, statuses: list[str]) -> None:
@@ -252,7 +251,9 @@ class _Climb:
         evaluation = Residual(self.engine.structure, self.data.take(index))(x, v)
         r = self.result
         r.x[index], r.y[index], r.s[index] = x, evaluation.y, evaluation.s
-        r.residual[index], r.status[index] = evaluation.relative, statuses
+        r.residual[index] = evaluation.relative
+        hopeless = (np.array(statuses) == "inaccurate") & (evaluation.relative > _USABLE)
+        r.status[index] = np.where(hopeless, "failed", statuses)
         self.pending = self.pending[:0]
 
     def _certify(self, one: NDArray[np.intp], raw: RawSolution) -> None:

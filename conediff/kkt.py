@@ -21,6 +21,8 @@ from conediff.threads import Mapper
 # Relative static regularisation: large enough that no pivot vanishes, small enough that two or three steps
 # of refinement remove it.
 REGULARISATION = 1e-9
+# What is added to it, as its multiple, where a pivot vanishes nevertheless.
+_MORE = (0.0, 1e2, 1e4, 1e6)
 # Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
@@ -138,15 +140,22 @@ class KKTFactor:
         self.operator = operator
         self._kkt, self._scale, self._shift, self._map = kkt, scale, shift, mapper
         self._piles = _piles(len(values), kkt.pattern.size)
-        self._solvers = list(mapper(lambda pile: self._factor(values, *pile), self._piles))
+        self._solvers = list(mapper(lambda pile: self._factor(values[pile[0]], shift[pile[0]], pile[1]), self._piles))
 
     def __del__(self) -> None:
         for solver in getattr(self, "_solvers", ()):
             self._kkt.give_back(solver)
 
-    def _factor(self, values: Array, part: slice, count: int) -> _PileSolver:
-        solver = self._kkt.borrow(count)
-        solver.factor(_padded(values[part], count).ravel())
+    def _factor(self, values: Array, shift: Array, count: int) -> _PileSolver:
+        """Factorise one pile; where rounding has eaten the regularisation of a pivot, with more of it."""
+        solver, diagonal = self._kkt.borrow(count), self._kkt.pattern.diagonal_at
+        for more in _MORE:
+            values[:, diagonal] += more * shift
+            try:
+                solver.factor(_padded(values, count).ravel())
+                break
+            except RuntimeError:
+                continue
         return solver
 
     def solve_regularised(self, rhs: Array) -> Array:
@@ -177,7 +186,7 @@ class KKTFactor:
             return solution.reshape(count, -1)[: len(rhs[part])]
 
         parts = list(self._map(one, zip(self._piles, self._solvers, strict=True)))
-        return np.concatenate(parts) * self._scale
+        return np.concatenate(parts) * self._scale if parts else rhs
 
     def solve(self, rhs: Array, tol: float = 1e-14, steps: int = 10) -> tuple[Array, Array]:
         """Solve K z = rhs by iterative refinement.

@@ -22,10 +22,13 @@ from conediff.residual import Evaluation, Residual
 from conediff.structure import Array, ConeData
 from conediff.threads import Mapper
 
+# Lengths at which a step is tried, one after the other.
 _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
+# Decrease of the residual that a full step has to bring; of a shorter one, in proportion.
+_DECREASE = 1e-2
+# A refused step is tried again with so many times the regularisation, up to the most.
 _MORE = 100.0
 _MOST = 1e-3
-_DECREASE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Refined:
 
     Attributes
     ----------
-    x, v : arrays, shape (B, n), (B, m)
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
     residual : array, shape (B,)
         Relative KKT residual, see `residual.Evaluation.relative`.
     steps : int array, shape (B,)
@@ -42,9 +45,23 @@ class Refined:
     """
 
     x: Array
-    v: Array
+    y: Array
+    s: Array
     residual: Array
     steps: NDArray[np.intp]
+
+    @classmethod
+    def at(cls, here: Evaluation) -> Refined:
+        """Begin at this point."""
+        steps = np.zeros(len(here.x), dtype=np.intp)
+        return cls(here.x.copy(), here.y.copy(), here.s.copy(), here.relative.copy(), steps)
+
+    def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
+        """Let the programs at these positions, those of them that moved, be where they arrived."""
+        index = index[moved]
+        self.x[index], self.y[index], self.s[index] = to.x[moved], to.y[moved], to.s[moved]
+        self.residual[index] = to.relative[moved]
+        self.steps[index] += 1
 
 
 def refine(
@@ -52,7 +69,7 @@ def refine(
 ) -> Refined:
     """Refine approximate solutions until their relative KKT residual is at most ``tol``.
 
-    Never worsens a residual. Stops early for a program whose residual no longer falls.
+    Stops early for a program whose residual no longer falls.
 
     Parameters
     ----------
@@ -66,42 +83,43 @@ def refine(
         Like the built-in ``map``; may run in threads.
     """
     structure = kkt.pattern.structure
-    here = Residual(structure, data)(x, v)
-    x, v, residual = x.copy(), v.copy(), here.relative.copy()
-    steps = np.zeros(len(x), dtype=np.intp)
-    active = np.flatnonzero((residual > tol) & np.isfinite(residual))
+    R = Residual(structure, data)
+    here = R(x, v)
+    refined = Refined.at(here)
+    active = np.arange(len(x))
     strength = np.full(len(x), REGULARISATION)
     for _ in range(max_steps):
-        if active.size == 0:
+        going = (here.relative > tol) & np.isfinite(here.relative) & (strength <= _MOST)
+        if not going.any():
             break
-        R = Residual(structure, data.take(active))
-        new, moved = _step(kkt, R, x[active], v[active], strength[active], mapper)
-        x[active], v[active], residual[active] = new.x, new.v, new.relative
-        steps[active] += moved
+        if not going.all():
+            active, strength = active[going], strength[going]
+            R = Residual(structure, data.take(active))
+            here = R(here.x[going], here.v[going])
+        here, moved = _step(kkt, R, here, strength, mapper)
+        refined.move(active, here, moved)
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
-        change = np.where(moved, 1 / _MORE, _MORE)
-        strength[active] = np.maximum(strength[active] * change, REGULARISATION)
-        active = active[(new.relative > tol) & (strength[active] <= _MOST)]
-    return Refined(x, v, residual, steps)
+        strength = np.maximum(strength * np.where(moved, 1 / _MORE, _MORE), REGULARISATION)
+    return refined
 
 
 def _step(
-    kkt: KKT, R: Residual, x: Array, v: Array, strength: Array, mapper: Mapper
+    kkt: KKT, R: Residual, here: Evaluation, strength: Array, mapper: Mapper
 ) -> tuple[Evaluation, NDArray[np.bool_]]:
     """Take one damped Newton step of every program; say where it arrived and which moved."""
-    here = R(x, v)
     dx, dv = _direction(kkt, R, here, strength, mapper)
     merit = here.merit(here.scale1, here.scale2)
-    moved = np.zeros(len(x), dtype=bool)
-    best = here
-    for length in _STEP_LENGTHS:
-        trial = R(np.where(moved[:, None], best.x, x + length * dx), np.where(moved[:, None], best.v, v + length * dv))
-        lower = trial.merit(here.scale1, here.scale2) < (1 - _DECREASE * length) * merit
-        moved |= lower
-        best = trial
-        if moved.all():
-            return best, moved
-    return R(np.where(moved[:, None], best.x, x), np.where(moved[:, None], best.v, v)), moved
+    length = np.ones(len(merit))
+    for shorter in (*_STEP_LENGTHS[1:], 0.0):
+        there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv)
+        low = there.merit(here.scale1, here.scale2) < (1 - _DECREASE * length) * merit
+        refused = ~low & (length > 0)
+        if not refused.any():
+            return there, length > 0
+        length[refused] = shorter
+    if not length.any():
+        return here, length > 0
+    return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv), length > 0
 
 
 def _direction(
@@ -115,6 +133,7 @@ def _direction(
     cautious = strength > REGULARISATION
     if cautious.any():
         z[cautious] = factor.solve_regularised(rhs)[cautious]
-    n = R.structure.n
-    dx = z[:, :n]
-    return dx, derivative.apply_root(z[:, n:]) + R.A(dx) + here.r2
+    # Where K has no finite solution there is no direction, and the step is refused.
+    z[~np.isfinite(z).all(axis=1)] = 0
+    dx = z[:, : R.structure.n]
+    return dx, derivative.apply_root(z[:, R.structure.n :]) + R.A(dx) + here.r2

@@ -13,7 +13,10 @@ import pytest
 import scipy.sparse as sp
 import scs
 
-from conediff.canonical import _data_maps, _linear_maps, _reduce, _sparse_map, canonicalise
+from conediff.canonical import canonicalise
+from conediff.canonical._chain import reduce_problem
+from conediff.canonical._data import _sparse_map, data_maps
+from conediff.canonical._probe import linear_maps
 from conediff.errors import DPPError, ProblemError
 from conediff.maps import ProblemMaps
 from conediff.structure import ConeData
@@ -514,7 +517,7 @@ def test_a_value_that_cvxpy_would_take_for_a_constant_is_refused():
     problem = cp.Problem(cp.Minimize(cp.exp(cp.quad_form(x, P))), [x >= 1])
     assert problem.is_dpp(quad_form_dpp="qp")
     with pytest.raises(ProblemError, match="cvxpy cannot turn"):
-        _reduce(problem, gp=False)
+        reduce_problem(problem, gp=False)
     np.testing.assert_array_equal(P.value, np.eye(N))
 
 
@@ -533,7 +536,7 @@ def test_a_triangle_of_P_is_completed():
     program = SimpleNamespace(
         x=SimpleNamespace(size=2), A=sp.csc_array((0, 2)), q=sp.csc_array((3, 2)), P=P, cone_dims=dims
     )
-    structure, _, blocks = _data_maps(program, sp.csr_array(np.eye(1)))
+    structure, _, blocks = data_maps(program, sp.csr_array(np.eye(1)))
     values = blocks[0].matrix.toarray()[:, 0] * 3 + blocks[0].constant
     np.testing.assert_array_equal(structure.P.matrix(values).toarray(), [[2, 4], [4, 0]])
     assert structure.P.nnz == 3
@@ -555,7 +558,7 @@ def test_linear_maps_are_found_in_three_probes_where_they_select():
         calls.append(v)
         return [np.array([[2 * v[3], 0.0], [-v[0] / 3, v[1]]]), v[2] + 1j * v[1]]
 
-    (shape, is_complex, matrix), (_, second_complex, second) = _linear_maps(probe, 4, ["a", "b"])
+    (shape, is_complex, matrix), (_, second_complex, second) = linear_maps(probe, 4, ["a", "b"])
     assert len(calls) == 3 and shape == (2, 2) and not is_complex and second_complex
     expected = np.zeros((4, 4))
     expected[0, 3], expected[2, 0], expected[3, 1] = 2, -1 / 3, 1
@@ -565,10 +568,10 @@ def test_linear_maps_are_found_in_three_probes_where_they_select():
 
 def test_linear_maps_that_mix_entries_are_probed_by_columns():
     M = np.random.default_rng(13).normal(size=(3, 4))
-    ((_, _, matrix),) = _linear_maps(lambda v: [M @ v], 4, ["a"])
+    ((_, _, matrix),) = linear_maps(lambda v: [M @ v], 4, ["a"])
     np.testing.assert_allclose(matrix.toarray(), M)
     with pytest.raises(ProblemError, match="a is not linear"):
-        _linear_maps(lambda v: [v**2], 4, ["a"])
+        linear_maps(lambda v: [v**2], 4, ["a"])
 
 
 # ---------------------------------------------------------------------- laws, on every case

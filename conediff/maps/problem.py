@@ -1,17 +1,8 @@
-"""From parameters to the numbers of a cone program, and from its solution to the user's arrays.
-
-Everything here is a sparse linear or affine map, with log and exp at the ends for geometric programs.
-The maps are found once, by `conediff.canonical`; this module applies them to whole stacks, forward
-and transposed, and knows nothing of cvxpy, so that a saved layer can be rebuilt from plain arrays.
-
-A stack of values has shape (R, *shape) where R is B or 1; one row serves the whole stack of B programs.
-The cotangent of a complex z is dL/dRe(z) + i dL/dIm(z): the gradient for the real inner product
-Re(conj(g) dz), as PyTorch has it.
-"""
+"""All maps of a problem together: parameters to data, solution to outputs, and the optimal value."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -21,181 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.cones import ProductCone
-from conediff.structure import Array, ConeData, Pattern, Structure
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterSpec:
-    """What is declared of a parameter, and the features that it contributes.
-
-    The features are its entries in C order: the values (or real parts), then the imaginary parts if
-    ``complex``, then the logarithms if ``log``.
-
-    Parameters
-    ----------
-    name : str
-    shape : tuple of int
-    complex, log : bool
-        ``log`` marks a parameter whose logarithm enters (geometric programs); its value may enter
-        as well, as an exponent.
-    attributes : tuple of str
-        The attributes that were declared: nonneg, pos, PSD, symmetric, integer, ...
-    lower, upper : array broadcastable to shape, or None
-        Bounds declared of the values.
-    pattern : int array or None
-        Flat positions, in C order, of the entries that may be nonzero; None where all may.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    complex: bool = False
-    log: bool = False
-    attributes: tuple[str, ...] = ()
-    lower: Array | None = None
-    upper: Array | None = None
-    pattern: NDArray[np.intp] | None = None
-
-    @cached_property
-    def size(self) -> int:
-        """Number of entries."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def parts(self) -> int:
-        """Features of an entry: its value, and its imaginary part or logarithm."""
-        return 1 + self.complex + self.log
-
-    @cached_property
-    def width(self) -> int:
-        """Number of features."""
-        return self.size * self.parts
-
-    def _flat(self, value: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(value, dtype=np.complex128 if self.complex else np.float64)
-        return array.reshape(len(array), self.size)
-
-    def features(self, value: ArrayLike) -> Array:
-        """Return the features of a stack of values, shape (R, width)."""
-        flat = self._flat(value)
-        if self.complex:
-            return np.concatenate([flat.real, flat.imag], axis=1)
-        return np.concatenate([flat, np.log(flat)], axis=1) if self.log else flat
-
-    def tangent(self, value: ArrayLike, tangent: ArrayLike) -> Array:
-        """Return the change of the features, shape (R, width), for a change of the value."""
-        flat = self._flat(tangent)
-        if self.complex:
-            return np.concatenate([flat.real, flat.imag], axis=1)
-        return np.concatenate([flat, flat / self._flat(value)], axis=1) if self.log else flat
-
-    def cotangent(self, value: ArrayLike, g: Array) -> NDArray[Any]:
-        """Return the cotangent of the value, shape (R, *shape), for one of the features, (R, width)."""
-        flat: NDArray[Any] = g[:, : self.size]
-        if self.complex:
-            flat = flat + 1j * g[:, self.size :]
-        elif self.log:
-            flat = flat + g[:, self.size :] / self._flat(value)
-        return flat.reshape((len(g), *self.shape))
-
-
-@dataclass(frozen=True, eq=False)
-class OutputSpec:
-    """One of the arrays that the user asked for, as a linear function of x or of y.
-
-    Parameters
-    ----------
-    name : str
-    kind : {"primal", "dual", "objective"}
-        Whether it is read from x, from y, or is the optimal value.
-    shape : tuple of int
-    complex : bool
-    exp : bool
-        Whether the exponential is taken (variables of geometric programs).
-    matrix : csr_array, shape (entries, n or m), or None for the objective
-        Rows are the entries in C order; if ``complex``, the imaginary parts follow the real ones.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    complex: bool = False
-    exp: bool = False
-    matrix: sp.csr_array | None = None
-
-    @cached_property
-    def _transpose(self) -> sp.csc_array:
-        assert self.matrix is not None
-        return self.matrix.T
-
-    def _linear(self, v: Array) -> NDArray[Any]:
-        assert self.matrix is not None, "the objective is not linear in the solution"
-        flat: NDArray[Any] = np.ascontiguousarray((self.matrix @ v.T).T)
-        if self.complex:
-            half = flat.shape[1] // 2
-            flat = flat[:, :half] + 1j * flat[:, half:]
-        return flat.reshape((len(v), *self.shape))
-
-    def value(self, v: Array) -> NDArray[Any]:
-        """Return the output, shape (B, *shape), of x or y, shape (B, n or m)."""
-        linear = self._linear(v)
-        return np.exp(linear) if self.exp else linear
-
-    def tangent(self, v: Array, dv: Array) -> NDArray[Any]:
-        """Return the change of the output for a change of x or y."""
-        linear = self._linear(dv)
-        return self.value(v) * linear if self.exp else linear
-
-    def cotangent(self, v: Array, g: ArrayLike) -> Array:
-        """Return the cotangent of x or y, shape (B, n or m), for one of the output, (B, *shape)."""
-        assert self.matrix is not None, "the objective is not linear in the solution"
-        flat = np.asarray(g).reshape(len(v), self.matrix.shape[0] // (1 + self.complex))
-        if self.complex:
-            flat = np.concatenate([flat.real, flat.imag], axis=1)
-        elif self.exp:
-            flat = flat * self.value(v).reshape(flat.shape)
-        return np.ascontiguousarray((self._transpose @ flat.T).T, dtype=np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class AffineBlock:
-    """One part of the data (P, A, b, c or d) as ``matrix @ features + constant``.
-
-    Parameters
-    ----------
-    matrix : csc_array, shape (entries, features)
-        By columns, so that those of some parameters are a cheap slice.
-    constant : array, shape (entries,)
-    """
-
-    matrix: sp.csc_array
-    constant: Array
-
-    def touched_by(self, span: Span) -> bool:
-        """Whether any of these features reaches this part."""
-        return bool(self.matrix.indptr[span[0]] < self.matrix.indptr[span[1]])
-
-    def columns(self, spans: Sequence[Span]) -> sp.csc_array:
-        """Return the columns of these spans side by side; of all spans, the matrix itself."""
-        runs: list[Span] = []
-        for start, stop in spans:
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], stop)
-            else:
-                runs.append((start, stop))
-        if runs == [(0, self.matrix.shape[1])]:
-            return self.matrix
-        return sp.csc_array(sp.hstack([self._run(start, stop) for start, stop in runs], format="csc"))
-
-    def _run(self, start: int, stop: int) -> sp.csc_array:
-        indptr = self.matrix.indptr[start : stop + 1]
-        inside = slice(indptr[0], indptr[-1])
-        return sp.csc_array(
-            (self.matrix.data[inside], self.matrix.indices[inside], indptr - indptr[0]),
-            shape=(self.matrix.shape[0], stop - start),
-        )
+from conediff.maps._arrays import packed, unpacked
+from conediff.maps.blocks import AffineBlock, Span
+from conediff.maps.outputs import OutputSpec
+from conediff.maps.parameters import ParameterSpec
+from conediff.structure import Array, ConeData, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,70 +269,12 @@ class ProblemMaps:
 
     def to_arrays(self) -> dict[str, Any]:
         """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
-        header = {
-            "n": self.structure.n,
-            "m": self.structure.m,
-            "cones": {key: np.asarray(rows).tolist() for key, rows in self.cones.items()},
-            "parameters": [_plain(spec, ("name", "complex", "log")) for spec in self.parameters],
-            "outputs": [_plain(spec, ("name", "kind", "complex", "exp")) for spec in self.outputs],
-            "sense": float(self.sense),
-            "log_objective": bool(self.log_objective),
-        }
-        arrays: dict[str, Any] = {"header": header}
-        for key, pattern in (("P", self.structure.P), ("A", self.structure.A)):
-            arrays[f"pattern.{key}.indptr"] = pattern.indptr
-            arrays[f"pattern.{key}.indices"] = pattern.indices
-        for k, block in enumerate(self.blocks):
-            _pack(arrays, f"block.{k}", block.matrix)
-            arrays[f"block.{k}.constant"] = block.constant
-        for j, spec in enumerate(self.parameters):
-            for key in ("lower", "upper", "pattern"):
-                if getattr(spec, key) is not None:
-                    arrays[f"parameter.{j}.{key}"] = getattr(spec, key)
-        for j, output in enumerate(self.outputs):
-            if output.matrix is not None:
-                _pack(arrays, f"output.{j}", output.matrix)
-        return arrays
+        return packed(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> ProblemMaps:
         """Rebuild the maps from what `to_arrays` returned."""
-        header = arrays["header"]
-        n, m = header["n"], header["m"]
-        P, A = (
-            Pattern(shape, arrays[f"pattern.{key}.indptr"], arrays[f"pattern.{key}.indices"])
-            for key, shape in (("P", (n, n)), ("A", (m, n)))
-        )
-        blocks = tuple(
-            AffineBlock(_unpack(arrays, f"block.{k}", sp.csc_array), arrays[f"block.{k}.constant"])
-            for k in range(5)
-        )
-        parameters = tuple(
-            ParameterSpec(
-                **_tuples(plain, ("shape", "attributes")),
-                lower=arrays.get(f"parameter.{j}.lower"),
-                upper=arrays.get(f"parameter.{j}.upper"),
-                pattern=arrays.get(f"parameter.{j}.pattern"),
-            )
-            for j, plain in enumerate(header["parameters"])
-        )
-        outputs = tuple(
-            OutputSpec(
-                **_tuples(plain, ("shape",)),
-                matrix=None if plain["kind"] == "objective" else _unpack(arrays, f"output.{j}", sp.csr_array),
-            )
-            for j, plain in enumerate(header["outputs"])
-        )
-        structure = Structure(P, A, ProductCone.from_dict(dict(header["cones"])))
-        return cls(
-            structure,
-            header["cones"],
-            parameters,
-            outputs,
-            blocks,
-            header["sense"],
-            header["log_objective"],
-        )
+        return cls(**unpacked(arrays))
 
 
 def _source(output: OutputSpec, x: Array, y: Array) -> Array:
@@ -522,28 +285,3 @@ def _given(value: Array | None) -> Array:
     if value is None:
         raise ValueError("The objective is one of the outputs, so its value must be given.")
     return value
-
-
-def _plain(spec: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields that JSON can hold."""
-    plain = {key: getattr(spec, key) for key in keys}
-    plain["shape"] = list(spec.shape)
-    if isinstance(spec, ParameterSpec):
-        plain["attributes"] = list(spec.attributes)
-    return plain
-
-
-def _tuples(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Undo JSON's turning of tuples into lists."""
-    return {key: tuple(value) if key in keys else value for key, value in plain.items()}
-
-
-def _pack(arrays: dict[str, Any], key: str, matrix: Any) -> None:
-    for part in ("data", "indices", "indptr"):
-        arrays[f"{key}.{part}"] = getattr(matrix, part)
-    arrays[f"{key}.shape"] = np.array(matrix.shape)
-
-
-def _unpack(arrays: Mapping[str, Any], key: str, kind: Callable[..., Any]) -> Any:
-    parts = tuple(arrays[f"{key}.{part}"] for part in ("data", "indices", "indptr"))
-    return kind(parts, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))
