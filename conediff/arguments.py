@@ -69,6 +69,11 @@ class Arguments:
         )
         return cls(stacks, tuple(array.shape for array in arrays), batch, _real_dtype(arrays))
 
+    @property
+    def count(self) -> int:
+        """Number of elements in the batch."""
+        return int(np.prod(self.batch, dtype=int))
+
     def unstack(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
         """Sum parameter k's cotangent over the axes along which its value was broadcast."""
         shape = self.shapes[k]

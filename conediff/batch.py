@@ -26,8 +26,11 @@ from conediff.threads import Mapper, mapper
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
-# SCS's first, loose run: its first digits are cheap, and most programs need no more.
-_LOOSE = {"eps_abs": 1e-4, "eps_rel": 1e-4, "max_iters": 400}
+# SCS's runs on piles, loose ones: its first digits are cheap, and most programs need no more than the first.
+_PILES: tuple[dict[str, Any], ...] = (
+    {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 200},
+    {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000},
+)
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-6, "eps_rel": 1e-6},
@@ -146,6 +149,7 @@ class _Climb:
         self.mapper: Mapper = mapper(settings.threads)
         self.result = StackSolution.empty(data.count, engine.structure)
         self.pending = np.arange(data.count)
+        self.hopeless = np.zeros(data.count, dtype=bool)
 
     def run(self) -> StackSolution:
         if self.data.count == 0:
@@ -156,7 +160,8 @@ class _Climb:
             return self.result
         if self.start is not None:
             self._from_start(self.start)
-        self._in_piles()
+        for rung in _PILES:
+            self._in_piles(rung)
         for rung in _LADDER:
             if self.pending.size == 0:
                 break
@@ -171,21 +176,24 @@ class _Climb:
         self.result.started_warm = True
         self._refine(np.flatnonzero(finite), x[finite], (y - s)[finite], max_steps=10)
 
-    def _in_piles(self) -> None:
-        """Solve what is pending loosely, many programs to one call of SCS, and refine."""
-        size = self.engine.pile_size(self.pending.size)
-        chunks = [self.pending[i : i + size] for i in range(0, self.pending.size, size)]
-        settings = {**_LOOSE, **self.settings.scs}
-        raws = list(self.mapper(lambda chunk: self._scs(chunk, settings), chunks))
-        good = [(chunk, raw) for chunk, raw in zip(chunks, raws, strict=True) if raw is not None]
-        for chunk, raw in good:
-            self._count(chunk, raw)
-        good = [(chunk, raw) for chunk, raw in good if np.isfinite(raw.x).all() and np.isfinite(raw.y).all()]
-        if good:
-            index = np.concatenate([chunk for chunk, _ in good])
-            x = np.concatenate([raw.x for _, raw in good])
-            v = np.concatenate([raw.y - raw.s for _, raw in good])
-            self._refine(index, x, v)
+    def _in_piles(self, rung: dict[str, Any]) -> None:
+        """Solve what is pending loosely, many programs to one call of SCS, and refine.
+
+        A pile that has no solution, for the sake of one of its programs, is not tried again.
+        """
+        index = self.pending[~self.hopeless[self.pending]]
+        size = self.engine.pile_size(index.size)
+        chunks = [index[i : i + size] for i in range(0, index.size, size)]
+        raws = list(self.mapper(lambda chunk: self._scs(chunk, {**rung, **self.settings.scs}), chunks))
+        good = []
+        for chunk, raw in zip(chunks, raws, strict=True):
+            if raw is not None:
+                self._count(chunk, raw)
+            if raw is not None and np.isfinite(raw.x).all() and np.isfinite(raw.y).all():
+                good.append((chunk, raw))
+            else:
+                self.hopeless[chunk] = True
+        self._refine_raw(good)
 
     def _alone(self, settings: dict[str, Any]) -> None:
         """Solve what is pending one by one, from the best point so far, and refine."""
@@ -201,14 +209,19 @@ class _Climb:
             elif np.isfinite(raw.x).all() and np.isfinite(raw.y).all():
                 refinable.append((one, raw))
         self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
-        if refinable:
-            index = np.concatenate([one for one, _ in refinable])
-            x = np.concatenate([raw.x for _, raw in refinable])
-            v = np.concatenate([raw.y - raw.s for _, raw in refinable])
-            if self.settings.refine:
-                self._refine(index, x, v)
-            else:
-                self._accept(index, x, v, [raw.status for _, raw in refinable])
+        self._refine_raw(refinable)
+
+    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]]) -> None:
+        """Refine what SCS found, or accept it where there is to be no refinement."""
+        if not solved:
+            return
+        index = np.concatenate([chunk for chunk, _ in solved])
+        x = np.concatenate([raw.x for _, raw in solved])
+        v = np.concatenate([raw.y - raw.s for _, raw in solved])
+        if self.settings.refine:
+            self._refine(index, x, v)
+        else:
+            self._accept(index, x, v, [raw.status for _, raw in solved])
 
     def _scs(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
         """Run SCS on these programs as one pile; None where it does not accept the data."""

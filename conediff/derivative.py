@@ -22,6 +22,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,20 @@ class Diagnostics:
     reports: dict[int, LinearSolution]
 
 
+class Visibility(Protocol):
+    """What somebody sees of a cone program who knows it through maps only, as a layer's user does.
+
+    A cone program may have auxiliary variables, or duals, that are not unique while all that the user sees
+    is. Then K is singular, and yet the derivative that the user asks for is well defined.
+    """
+
+    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
+        """Whether a cotangent of the data reaches the user's parameters, shape (B,)."""
+
+    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+        """Whether a change of the solution reaches the user's outputs, shape (B,)."""
+
+
 class StackDerivative:
     """Derivative of the solution map at the solutions of a stack of programs.
 
@@ -83,10 +98,20 @@ class StackDerivative:
         value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
     mapper : callable
         Like the built-in ``map``; may run in threads.
+    visibility : Visibility, optional
+        What of the data and of the solution matters; everything by default.
     """
 
     def __init__(
-        self, kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, method: str = "auto", mapper: Mapper = map
+        self,
+        kkt: KKT,
+        data: ConeData,
+        x: Array,
+        y: Array,
+        s: Array,
+        method: str = "auto",
+        mapper: Mapper = map,
+        visibility: Visibility | None = None,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -94,6 +119,7 @@ class StackDerivative:
         self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
         self.reports: dict[int, LinearSolution] = {}
         self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
+        self._visibility = visibility
 
     @cached_property
     def D(self) -> ProductDerivative:
@@ -148,7 +174,9 @@ class StackDerivative:
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
-        r1, r2 = self.vjp(gx, gy, gs)
+        return self._outer(*self.vjp(gx, gy, gs))
+
+    def _outer(self, r1: Array, r2: Array) -> ConeData:
         P, A, x, y = self.structure.P, self.structure.A, self.x, self.y
         half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
         outer = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
@@ -172,7 +200,7 @@ class StackDerivative:
         dx, dv = np.zeros_like(h1), np.zeros_like(h2)
         pending = np.arange(len(dx))
         if self.method in ("auto", "direct"):
-            z, pending = self._direct(np.hstack([h1, self.D.apply_root(h2)]))
+            z, pending = self._direct(np.hstack([h1, self.D.apply_root(h2)]), adjoint=False)
             dx = z[:, : self.structure.n]
             dv = self.D.apply_root(z[:, self.structure.n :]) + self.factor.operator.A(dx) - h2
         # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
@@ -201,7 +229,7 @@ class StackDerivative:
         pending = np.arange(len(gx))
         if self.method in ("auto", "direct"):
             At = self.factor.operator.At
-            z, pending = self._direct(np.hstack([gx - At(gs), self.D.apply_root(gy)]))
+            z, pending = self._direct(np.hstack([gx - At(gs), self.D.apply_root(gy)]), adjoint=True)
             r1, r2 = z[:, : self.structure.n], self.D.apply_root(z[:, self.structure.n :]) + gs
         last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
         rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
@@ -210,7 +238,7 @@ class StackDerivative:
             r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
         return r1 * size, r2 * size
 
-    def _direct(self, rhs: Array) -> tuple[Array, NDArray[np.intp]]:
+    def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
         """Solve with K; say for which programs M has to answer instead."""
         with self._lock:
             z, error = self.factor.solve(rhs)
@@ -219,10 +247,22 @@ class StackDerivative:
                 if short.any():
                     _warn_accuracy(np.flatnonzero(short), float(error[short].max()), "the reduced system is singular")
                 return z, np.zeros(0, dtype=np.intp)
-            pending = np.flatnonzero(short | self.singular)
+            ambiguous = self.singular
+            if ambiguous.any() and self._visibility is not None:
+                ambiguous = ambiguous & self._null_vector_seen(adjoint)
+            pending = np.flatnonzero(short | ambiguous)
         if pending.size or (self._margin() <= _KINK).any():
             _warn_degenerate(pending, self._margin())
         return z, pending
+
+    def _null_vector_seen(self, adjoint: bool) -> NDArray[np.bool_]:
+        """Whether adding a null vector of K to the answer would change what the user sees of it."""
+        assert self._visibility is not None
+        vector, n = self._smallest[1], self.structure.n
+        first, second = vector[:, :n], self.D.apply_root(vector[:, n:])
+        if adjoint:
+            return self._visibility.of_data(self._outer(first, second))
+        return self._visibility.of_solution(first, self.D.apply(second + self.factor.operator.A(first)))
 
     def _on_embedding(self, i: int, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
         """Solve with M, or its adjoint, of one program; return the three parts."""

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 
 from conediff.batch import Engine
 from conediff.errors import ParameterError
+from conediff.failures import settle_failures
 from conediff.program import ConeProgram
 from conediff.settings import Settings
-from conediff.solution import Solution, Solutions, settle_failures
+from conediff.solution import Solution, Solutions
 from conediff.structure import Array, ConeData, Pattern, Structure
 
 

@@ -7,7 +7,7 @@ carry a leading axis for the programs. A single program is a stack of one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -140,6 +140,16 @@ class ConeData:
         """Number of programs in the stack."""
         lengths = (len(part) for part in (self.P, self.A, self.b, self.c))
         return next((length for length in lengths if length != 1), 1)
+
+    def repeated(self, count: int) -> ConeData:
+        """Return a stack of ``count`` programs from one of so many, or of one that they all share."""
+        if self.count == count:
+            return self
+        return replace(self, c=np.broadcast_to(self.c, (count, self.c.shape[1])))
+
+    def zeros(self) -> ConeData:
+        """Return zeros, of one row, for the same structure."""
+        return ConeData(*(np.zeros((1, part.shape[1])) for part in (self.P, self.A, self.b, self.c)))
 
     def take(self, index: NDArray[np.intp]) -> ConeData:
         """Return the programs at these positions; what is shared stays shared."""

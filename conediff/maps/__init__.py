@@ -17,5 +17,6 @@ from conediff.maps.blocks import AffineBlock
 from conediff.maps.outputs import OutputSpec
 from conediff.maps.parameters import ParameterSpec
 from conediff.maps.problem import ProblemMaps
+from conediff.maps.visibility import MapsVisibility
 
-__all__ = ["AffineBlock", "OutputSpec", "ParameterSpec", "ProblemMaps"]
+__all__ = ["AffineBlock", "MapsVisibility", "OutputSpec", "ParameterSpec", "ProblemMaps"]

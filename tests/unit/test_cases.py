@@ -95,7 +95,7 @@ def test_d_gradient_is_linear_in_the_loss(scale):
     x, c = cp.Variable(5), cp.Parameter(5)
     layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c) + cp.norm1(x))), [c], [x])
     solution, w = layer.solve(rng.standard_normal(5)), rng.standard_normal(5)
-    np.testing.assert_allclose(solution.vjp(scale * w)[0] / scale, solution.vjp(w)[0], rtol=1e-12)
+    np.testing.assert_allclose(solution.vjp(scale * w)[0] / scale, solution.vjp(w)[0], rtol=1e-12, atol=1e-14)
 
 
 def test_e_small_entropies():
@@ -196,11 +196,16 @@ def test_n_canonicalisation_stays_small():
     n = 300
     x, Q = cp.Variable(n), cp.Parameter((n, n))
     problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(Q @ x) + cp.sum(x)), [x >= -1])
-    tracemalloc.start()
+    peaks = []
+    # The same problem anew each time, for cvxpy remembers what it has canonicalised.
+    for build in (lambda: problem.get_problem_data(cp.SCS), lambda: cd.CvxpyLayer(problem, [Q], [x])):
+        Q.value = np.ones((n, n)) if not peaks else None
+        tracemalloc.start()
+        build()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
     layer = cd.CvxpyLayer(problem, [Q], [x])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 300 * n * n * 8 / 8  # some tens of arrays of the size of Q, not n of them
     Q_value = np.eye(n) + 0.1 * np.random.default_rng(0).standard_normal((n, n)) / np.sqrt(n)
     (x_value,) = layer(10 * Q_value)
     np.testing.assert_allclose(x_value, -np.linalg.solve(100 * Q_value.T @ Q_value, np.ones(n)), rtol=1e-7)

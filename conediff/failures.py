@@ -1,0 +1,83 @@
+"""What becomes of elements of a batch that have no accurate solution."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.batch import StackSolution
+from conediff.errors import AccuracyWarning, SolverError
+from conediff.settings import Settings
+
+
+def settle_failures(
+    stack: StackSolution, settings: Settings, solutions: Any, shape: tuple[int, ...] | None = None
+) -> str:
+    """Do what the user wants done about elements without an accurate solution.
+
+    Parameters
+    ----------
+    stack : StackSolution
+    settings : Settings
+        ``on_failure`` and ``tol`` are read.
+    solutions : object
+        What the error carries, and what a callable is given.
+    shape : tuple of int, optional
+        Batch shape in which elements are named; (B,) by default.
+
+    Returns
+    -------
+    str
+        "nan" or "zero_grad": what cotangents of failed elements are to be.
+
+    Raises
+    ------
+    SolverError
+        If elements failed and ``on_failure`` is "raise".
+
+    Warns
+    -----
+    AccuracyWarning
+        If a solution is less accurate than ``tol``.
+    """
+    inaccurate = np.flatnonzero(stack.status == "inaccurate")
+    if inaccurate.size:
+        worst = stack.residual[inaccurate].max()
+        warnings.warn(
+            f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: relative "
+            f"KKT residual up to {worst:.1e}; see info, scale the problem, or allow more iterations",
+            AccuracyWarning,
+            stacklevel=4,
+        )
+    failed = np.flatnonzero(~stack.usable)
+    answer: Any = settings.on_failure
+    if failed.size and callable(answer):
+        answer = answer(solutions) or "nan"
+        if answer not in ("raise", "nan", "zero_grad"):
+            raise ValueError(f"on_failure must answer 'raise', 'nan' or 'zero_grad', not {answer!r}")
+    if failed.size and answer == "raise":
+        raise _solver_error(stack, failed, shape or (len(stack.x),), solutions)
+    return "zero_grad" if answer == "zero_grad" else "nan"
+
+
+def _solver_error(
+    stack: StackSolution, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any
+) -> SolverError:
+    indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
+    statuses = tuple(str(status) for status in stack.status[failed])
+    if len(stack.x) == 1 and shape in ((), (1,)):
+        what = f"the problem is {statuses[0]}"
+    else:
+        listed = [f"{index[0] if len(index) == 1 else index} ({status})" for index, status in zip(indices, statuses)]
+        what = f"{len(failed)} of {len(stack.x)} elements have no solution: " + ", ".join(listed[:10])
+        what += ", ..." if len(listed) > 10 else ""
+    return SolverError(
+        f"{what}; certificates are in .solutions of this error. Pass on_failure='nan' or 'zero_grad' to keep the "
+        "other elements",
+        indices,
+        statuses,
+        solutions,
+    )
