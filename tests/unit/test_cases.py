@@ -50,9 +50,9 @@ def test_a_power_cone():
     np.testing.assert_allclose(jacobian(solution), [[0.6284, -0.3142], [-0.3142, 0.1571]], atol=1e-4)
 
 
-def test_b_additive_where_lsqr_alone_stops_early():
+@pytest.mark.parametrize("N, M", [(60, 30), pytest.param(200, 100, marks=pytest.mark.slow)])
+def test_b_additive_where_lsqr_alone_stops_early(N, M):
     rng = np.random.default_rng(0)
-    N, M = 200, 100
     L, d = rng.standard_normal((N, M)), rng.random(N)
     d[: N // 2] *= 0.1
     d[N // 2 :] *= 10
