@@ -32,6 +32,26 @@ def output_specs(
     return tuple(objective if v is problem.objective else found[v.id] for v in variables)
 
 
+def constraint_dual_specs(
+    problem: cp.Problem, reduced: Reduced, structure: Structure
+) -> tuple[tuple[OutputSpec, ...], ...]:
+    """Return where the dual variables of every constraint are read; none where cvxpy recovers none."""
+    owners = dual_owners(problem)
+
+    def specs(duals: Sequence[Any]) -> tuple[OutputSpec, ...]:
+        try:
+            return tuple(_dual_specs(duals, owners, reduced, structure.m))
+        except ProblemError:
+            return ()
+
+    groups = [list(c.dual_variables) for c in problem.constraints]
+    together = specs([dual for group in groups for dual in group])
+    if len(together) != sum(map(len, groups)):
+        return tuple(specs(group) for group in groups)
+    found = iter(together)
+    return tuple(tuple(next(found) for _ in group) for group in groups)
+
+
 def _primal_specs(variables: Sequence[Any], reduced: Reduced, n: int) -> list[OutputSpec]:
     def probe(x: Array) -> list[NDArray[Any]]:
         values = reduced.variable_entries(x)

@@ -11,7 +11,7 @@ from conediff.canonical._chain import reduce_problem
 from conediff.canonical._checks import check_kind, check_lists
 from conediff.canonical._data import data_maps
 from conediff.canonical._discipline import check_convex, check_dpp
-from conediff.canonical._outputs import output_specs
+from conediff.canonical._outputs import constraint_dual_specs, output_specs
 from conediff.canonical._parameters import parameter_map, parameter_spec
 from conediff.maps import ProblemMaps
 
@@ -63,4 +63,5 @@ def canonicalise(
         blocks=blocks,
         sense=-1.0 if isinstance(problem.objective, cp.Maximize) else 1.0,
         log_objective=gp,
+        duals=constraint_dual_specs(problem, reduced, structure),
     )

@@ -17,6 +17,8 @@ from conediff.structure import Pattern, Structure
 if TYPE_CHECKING:
     from conediff.maps.problem import ProblemMaps
 
+_OUTPUT_KEYS = ("name", "kind", "complex", "exp")
+
 
 def packed(maps: ProblemMaps) -> dict[str, Any]:
     """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
@@ -25,7 +27,8 @@ def packed(maps: ProblemMaps) -> dict[str, Any]:
         "m": maps.structure.m,
         "cones": {key: np.asarray(rows).tolist() for key, rows in maps.cones.items()},
         "parameters": [_plain(spec, ("name", "complex", "log")) for spec in maps.parameters],
-        "outputs": [_plain(spec, ("name", "kind", "complex", "exp")) for spec in maps.outputs],
+        "outputs": [_plain(spec, _OUTPUT_KEYS) for spec in maps.outputs],
+        "duals": [[_plain(spec, _OUTPUT_KEYS) for spec in group] for group in maps.duals],
         "sense": float(maps.sense),
         "log_objective": bool(maps.log_objective),
     }
@@ -43,6 +46,9 @@ def packed(maps: ProblemMaps) -> dict[str, Any]:
     for j, output in enumerate(maps.outputs):
         if output.matrix is not None:
             _pack_matrix(arrays, f"output.{j}", output.matrix)
+    for j, group in enumerate(maps.duals):
+        for k, dual in enumerate(group):
+            _pack_matrix(arrays, f"dual.{j}.{k}", dual.matrix)
     return arrays
 
 
@@ -62,20 +68,17 @@ def unpacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
         )
         for j, plain in enumerate(header["parameters"])
     )
-    outputs = tuple(
-        OutputSpec(
-            **_tuples(plain, ("shape",)),
-            matrix=None
-            if plain["kind"] == "objective"
-            else _unpack_matrix(arrays, f"output.{j}", sp.csr_array),
-        )
-        for j, plain in enumerate(header["outputs"])
+    outputs = tuple(_output(arrays, f"output.{j}", plain) for j, plain in enumerate(header["outputs"]))
+    duals = tuple(
+        tuple(_output(arrays, f"dual.{j}.{k}", plain) for k, plain in enumerate(group))
+        for j, group in enumerate(header["duals"])
     )
     return {
         "structure": _structure(arrays),
         "cones": header["cones"],
         "parameters": parameters,
         "outputs": outputs,
+        "duals": duals,
         "blocks": blocks,
         "sense": header["sense"],
         "log_objective": header["log_objective"],
@@ -90,6 +93,11 @@ def _structure(arrays: Mapping[str, Any]) -> Structure:
         for key, shape in (("P", (n, n)), ("A", (m, n)))
     )
     return Structure(P, A, ProductCone.from_dict(dict(header["cones"])))
+
+
+def _output(arrays: Mapping[str, Any], key: str, plain: Mapping[str, Any]) -> OutputSpec:
+    matrix = None if plain["kind"] == "objective" else _unpack_matrix(arrays, key, sp.csr_array)
+    return OutputSpec(**_tuples(plain, ("shape",)), matrix=matrix)
 
 
 def _plain(spec: Any, keys: tuple[str, ...]) -> dict[str, Any]:

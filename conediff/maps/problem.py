@@ -39,6 +39,8 @@ class ProblemMaps:
         -1 where the user maximises: the cone program minimises the negative.
     log_objective : bool
         Whether the cone program's objective is the logarithm of the user's (geometric programs).
+    duals : tuple of tuple of OutputSpec
+        Of every constraint, in the problem's order: its dual variables; none where cvxpy recovers none.
     """
 
     structure: Structure
@@ -48,6 +50,7 @@ class ProblemMaps:
     blocks: tuple[AffineBlock, ...]
     sense: float = 1.0
     log_objective: bool = False
+    duals: tuple[tuple[OutputSpec, ...], ...] = ()
     # Slices of the blocks for the groups of parameters that were met, so that each is cut once.
     _slices: dict[tuple[int, ...], tuple[sp.csc_array, sp.csr_array]] = field(
         default_factory=dict, init=False, repr=False

@@ -138,6 +138,21 @@ def test_maximisation_keeps_signs_and_offset():
     np.testing.assert_allclose(solution.vjp(1.0, None)[0], -3, atol=1e-9)
 
 
+def test_duals_of_every_constraint_come_with_the_solution():
+    x, t, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
+    constraints = [cp.sum(x) == 1, cp.SOC(t, x - p), cp.diag(x) + np.eye(2) >> 0]
+    problem = cp.Problem(cp.Minimize(t + cp.norm1(x)), constraints)
+    layer = cd.CvxpyLayer(problem, [p], [x])
+    p.value = np.array([0.3, 2.0])
+    problem.solve(solver=cp.CLARABEL)
+    equality, soc, psd = layer.solve(p.value).duals
+    np.testing.assert_allclose(equality, constraints[0].dual_value, atol=1e-4)
+    for mine, theirs in zip(soc, constraints[1].dual_value, strict=True):
+        np.testing.assert_allclose(np.ravel(mine), np.ravel(theirs), atol=1e-4)
+    np.testing.assert_allclose(psd, constraints[2].dual_value, atol=1e-4)
+    assert layer.solve(np.stack([p.value] * 3)).duals[2].shape == (3, 2, 2)
+
+
 @pytest.mark.parametrize("given", ["last", "solution"])
 def test_warm_start_skips_scs(given):
     layer, point = ridge(warm_start=True), values(8)
