@@ -15,6 +15,8 @@ from conediff.maps import ParameterSpec
 # How far, relative to the largest entry, a value may stray from what was declared of it.
 TOLERANCE = 1e-7
 
+Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -39,9 +41,23 @@ class Arguments:
 
     @classmethod
     def read(
-        cls, specs: Sequence[ParameterSpec], values: Sequence[ArrayLike], validate: bool = True
+        cls,
+        specs: Sequence[ParameterSpec],
+        values: Sequence[ArrayLike],
+        validate: bool = True,
+        precision: float | Sequence[float] = 0.0,
     ) -> Arguments:
         """Read the parameters of a call.
+
+        Parameters
+        ----------
+        specs : sequence of ParameterSpec
+        values : sequence of arrays
+        validate : bool
+            Whether to check declared attributes.
+        precision : float or sequence of float
+            Relative rounding of the values, or of each, where it is coarser than their dtype's (they were
+            converted).
 
         Raises
         ------
@@ -52,16 +68,15 @@ class Arguments:
         ParameterError
             If a value is not finite, or (with ``validate``) violates a declared attribute.
         """
-        if len(values) != len(specs):
-            names = ", ".join(repr(spec.name) for spec in specs)
-            raise ValueError(f"a value must be provided for each parameter: expected {len(specs)} ({names}), got {len(values)}")
+        _check_number(specs, values)
         arrays = [_array(spec, value) for spec, value in zip(specs, values, strict=True)]
-        leading = [_leading(spec, array) for spec, array in zip(specs, arrays, strict=True)]
-        batch = _batch(specs, arrays, leading)
-        for spec, array in zip(specs, arrays, strict=True):
+        leading = [_leading(spec, array.shape) for spec, array in zip(specs, arrays, strict=True)]
+        batch = _batch(specs, [array.shape for array in arrays], leading)
+        roundings = np.broadcast_to(precision, len(specs))
+        for spec, array, rounding in zip(specs, arrays, roundings, strict=True):
             check_finite(spec, array)
             if validate:
-                check_attributes(spec, array)
+                check_attributes(spec, array, float(rounding))
         count = int(np.prod(batch, dtype=int))
         stacks = tuple(
             _stack(spec, array, lead, batch, count)
@@ -73,6 +88,13 @@ class Arguments:
     def count(self) -> int:
         """Number of elements in the batch."""
         return int(np.prod(self.batch, dtype=int))
+
+    def unshared(self) -> Arguments:
+        """Give every element of the batch a value of its own of each parameter."""
+        count = self.count
+        values = tuple(np.broadcast_to(v, (count, *v.shape[1:])) for v in self.values)
+        shapes = tuple(self.batch + v.shape[1:] for v in self.values)
+        return Arguments(values, shapes, self.batch, self.dtype)
 
     def unstack(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
         """Sum parameter k's cotangent over the axes along which its value was broadcast."""
@@ -100,31 +122,50 @@ def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _leading(spec: ParameterSpec, array: NDArray[Any]) -> tuple[int, ...]:
+def batch_shape(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> Shape:
+    """Return the batch that values of these shapes make, before there are any; None is a size not known yet.
+
+    Raises
+    ------
+    ValueError
+        As `Arguments.read`.
+    """
+    _check_number(specs, shapes)
+    leading = [_leading(spec, tuple(shape)) for spec, shape in zip(specs, shapes, strict=True)]
+    return _batch(specs, shapes, leading)
+
+
+def _check_number(specs: Sequence[ParameterSpec], values: Sequence[Any]) -> None:
+    if len(values) != len(specs):
+        names = ", ".join(repr(spec.name) for spec in specs)
+        raise ValueError(
+            f"a value must be provided for each parameter: expected {len(specs)} ({names}), got {len(values)}"
+        )
+
+
+def _leading(spec: ParameterSpec, shape: Shape) -> Shape:
     """Return the batch dimensions of a value."""
-    inner = len(spec.shape)
+    cut = len(shape) - len(spec.shape)
     expected = "(..., " + "".join(f"{size}, " for size in spec.shape).rstrip(", ") + ")" if spec.shape else "(...)"
-    if array.ndim < inner:
-        raise ValueError(
-            f"Invalid parameter dimensionality for parameter {spec.name!r}: expected shape {expected}, got {array.shape}"
-        )
-    if array.shape[array.ndim - inner :] != spec.shape:
-        raise ValueError(
-            f"Invalid parameter shape for parameter {spec.name!r}: expected {expected}, got {array.shape}"
-        )
-    return array.shape[: array.ndim - inner]
+    if cut < 0:
+        what = "Invalid parameter dimensionality"
+    elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
+        what = "Invalid parameter shape"
+    else:
+        return shape[:cut]
+    raise ValueError(f"{what} for parameter {spec.name!r}: expected {expected}, got {shape}")
 
 
-def _batch(
-    specs: Sequence[ParameterSpec], arrays: Sequence[NDArray[Any]], leading: Sequence[tuple[int, ...]]
-) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(*leading)
-    except ValueError:
-        got = ", ".join(f"{spec.name!r} {array.shape}" for spec, array in zip(specs, arrays, strict=True))
+def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
+    """Broadcast, as NumPy does; a size that is not known gives way to one that is, unless that is 1."""
+    depth = max(map(len, leading), default=0)
+    sizes = list(zip(*((1,) * (depth - len(lead)) + tuple(lead) for lead in leading), strict=True))
+    if any(len(set(axis) - {1, None}) > 1 for axis in sizes):
+        got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
         raise ValueError(
             f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
-        ) from None
+        )
+    return tuple(next((k for k in axis if k not in (1, None)), None if None in axis else 1) for axis in sizes)
 
 
 def _stack(
@@ -147,15 +188,16 @@ def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
         _refuse(spec, array, ~np.isfinite(array), "is not finite")
 
 
-def check_attributes(spec: ParameterSpec, array: NDArray[Any]) -> None:
+def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
     """Raise ParameterError where a value violates what was declared of the parameter.
 
     Tolerances are relative to the largest entry: 1e-7 in double precision, a hundred roundings in lower ones.
     """
     if array.size == 0:
         return
-    precision = np.finfo(array.real.dtype).eps if array.dtype.kind in "fc" else 0.0
-    slack = max(TOLERANCE, 100 * float(precision)) * float(np.abs(array).max())
+    if array.dtype.kind in "fc":
+        precision = max(precision, float(np.finfo(array.real.dtype).eps))
+    slack = max(TOLERANCE, 100 * precision) * float(np.abs(array).max())
     if spec.log and not (array.real > 0).all():
         _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program")
     for attribute in spec.attributes:

@@ -1,8 +1,8 @@
 """Many programs of one structure: piles, threads, the ladder from loose SCS to refined solutions.
 
 SCS solves piles loosely, Newton's method refines every program; those that it does not bring to tolerance
-are taken out and solved alone, tighter, and refined again. So one bad program never spoils its neighbours,
-and infeasibility is certified alone.
+are piled anew, solved tighter and refined again, and at last each of them alone. So one bad program never
+spoils its neighbours, and infeasibility is certified alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from conediff.kkt import KKT
 from conediff.refine import Refined, refine
 from conediff.residual import Residual
+from conediff.scaling import Scaling
 from conediff.settings import Settings
 from conediff.solver import Pile, RawSolution
 from conediff.structure import Array, ConeData, Structure
@@ -26,15 +27,16 @@ from conediff.threads import Mapper, mapper
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
-# SCS's runs on piles, loose ones: its first digits are cheap, and most programs need no more than the first.
+# SCS's runs on piles, loose ones: its first digits are cheap. Most programs need no more than the first run,
+# and with this scale, ten times SCS's own, half the iterations that they would need otherwise.
 _PILES: tuple[dict[str, Any], ...] = (
-    {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 200},
+    {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 100, "scale": 1.0},
     {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000},
 )
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-6, "eps_rel": 1e-6},
-    {"eps_abs": 1e-9, "eps_rel": 1e-9},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 20_000},
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "acceleration_lookback": 0},
 )
 # A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
@@ -122,7 +124,14 @@ class Engine:
         start : tuple of arrays, optional
             x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
         """
-        return _Climb(self, data, settings, start).run()
+        scaling = Scaling.of(data)
+        if scaling.trivial:
+            return _Climb(self, data, settings, start).run()
+        start = None if start is None else scaling.forward(*start)
+        result = _Climb(self, scaling.scaled(data), settings, start).run()
+        infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
+        result.x, result.y, result.s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
+        return result
 
     def pile(self, count: int) -> Pile:
         """Return the pile of so many programs, made when it is first needed."""
@@ -165,7 +174,8 @@ class _Climb:
         for rung in _LADDER:
             if self.pending.size == 0:
                 break
-            self._alone({**rung, **self.settings.scs} if rung is _LADDER[0] else {**self.settings.scs, **rung})
+            first = rung is _LADDER[0]
+            self._alone({**rung, **self.settings.scs} if first else {**self.settings.scs, **rung})
         self._settle()
         return self.result
 

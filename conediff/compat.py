@@ -1,8 +1,7 @@
 r"""diffcp's interface on conediff: ``import conediff.compat as diffcp`` runs programs written for diffcp.
 
-Names, order of arguments, return values, cone keys and modes are diffcp's. What differs is what was lacking:
-a quadratic objective and power cones are allowed, and exact, in every mode; nothing is written into the
-caller's arrays, so explicit zeros of A stay, and belong to its sparsity.
+Names, order of arguments, return values, cone keys and modes are diffcp's. But P is allowed and power cones
+count, exactly, in every mode; and the caller's arrays stay as they were, so A keeps its explicit zeros.
 
 Data enter the optimality conditions through products alone: dA moves the solution as db = -dA x together with
 dc = dA'y does, and dP as dc = dP x. So the derivative with respect to b and c gives all of it,
@@ -23,10 +22,8 @@ import scipy.sparse as sp
 
 from conediff.errors import SolverError
 from conediff.program import ConeProgram
-from conediff.solution import Solution, Solutions
-from conediff.tangents import BatchDerivative
+from conediff.solution import Solution
 from conediff.solve import solve_batch
-from conediff.solver import SCS_SETTINGS
 from conediff.structure import Array
 
 ZERO, POS, SOC, PSD, EXP = "z", "l", "q", "s", "ep"
@@ -36,12 +33,15 @@ _METHODS = {"lsqr": "auto", "lsmr": "lsmr", "dense": "dense"}
 # Between which perturbations an lpgd mode takes the difference, in units of tau; 0 is the solution itself.
 _SIDES = {"lpgd": (1, -1), "lpgd_right": (1, 0), "lpgd_left": (0, -1)}
 _SOLVERS = ("SCS", "ECOS", "Clarabel", "CLARABEL", None)
-# What SCS, ECOS and Clarabel call their tolerances; what changes how they get there, not where; what we pass on.
-_TOLERANCES = set("eps eps_abs eps_rel abstol reltol feastol tol_gap_abs tol_gap_rel tol_feas".split())
-_IGNORED = set("use_indirect gpu mkl abstol_inacc reltol_inacc feastol_inacc max_iter max_threads".split())
-_PASSED = SCS_SETTINGS | {"tol", "refine", "threads"}
+# What these call their tolerances; and what we need not know of them.
+_TOLERANCES = {"eps", "eps_abs", "eps_rel", "abstol", "reltol", "feastol"}
+_TOLERANCES |= {"tol_gap_abs", "tol_gap_rel", "tol_feas"}
+_IGNORED = {"solve_method", "use_indirect", "gpu", "mkl", "abstol_inacc", "max_iter"}
+_IGNORED |= {"reltol_inacc", "feastol_inacc"}
 _STATUS_VALUE = {"solved": 1, "inaccurate": 2, "unbounded": -1, "infeasible": -2, "failed": -4}
 _USABLE = ("solved", "inaccurate")
+# A perturbed program, and what its solution says y is.
+_Changed = tuple[ConeProgram, Callable[[Any], Array]]
 
 
 class _Point(NamedTuple):
@@ -58,10 +58,8 @@ def solve_and_derivative(
 
     Parameters
     ----------
-    A : sparse matrix or array, shape (m, n)
-    b, c : arrays, shape (m,), (n,)
-    cone_dict : mapping
-        Of f or z, l, q, s, ep, ed, p and SCS's other keys; rows and scaling as in `ConeProgram`.
+    A, b, c, cone_dict
+        As in `ConeProgram`; the zero cone may be called f or z.
     warm_start : tuple of arrays (x, y, s), optional
     mode : {"lsqr", "lsmr", "dense", "lpgd", "lpgd_left", "lpgd_right"}
         "lsqr" solves the reduced system directly, and runs LSQR where that is singular: the same answer.
@@ -89,10 +87,8 @@ def solve_and_derivative(
     ------
     SolverError
         If the program has no solution; from the callables, if a perturbed one has none.
-    TypeError
-        If a keyword argument is unknown.
-    ValueError
-        If the mode, the solver or the data cannot be used.
+    TypeError, ValueError
+        If a keyword argument is unknown; if the mode, the solver or the data cannot be used.
     """
     r = solve_and_derivative_internal(A, b, c, cone_dict, solve_method, warm_start, mode, P=P, **kwargs)
     return r["x"], r["y"], r["s"], r["D"], r["DT"]
@@ -111,7 +107,7 @@ def solve_and_derivative_internal(
     A: Any, b: Any, c: Any, cone_dict: Mapping[str, Any], solve_method: str | None = None,
     warm_start: Any = None, mode: str = "lsqr", raise_on_error: bool = True, P: Any = None, **kwargs: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Solve as `solve_and_derivative` does; return a dict of x, y, s, D, DT and, with SCS's keys and units, info.
+    """Solve as `solve_and_derivative` does; return a dict of x, y, s, D, DT, and info with SCS's keys.
 
     With ``raise_on_error=False`` a program without a solution has D and DT None; info tells its status.
     """
@@ -132,15 +128,16 @@ def solve_and_derivative_batch(
 ) -> tuple[list[Array], list[Array], list[Array], Callable[..., Any], Callable[..., Any]]:  # fmt: skip
     """Solve many cone programs, those of one shape and the same cones together.
 
-    Arguments, results and errors are those of `solve_and_derivative`, as lists; elements of ``warm_starts`` and
-    ``Ps`` may be None. ``n_jobs_forward`` threads solve and differentiate, ``n_jobs_backward`` solve perturbed
-    programs in the lpgd modes; -1 means all processors. The callables are ``D_batch(dAs, dbs, dcs, dPs=None)``
-    and ``DT_batch(dxs, dys, dss, return_dP=False)``; a SolverError names all that failed.
+    Arguments, results and errors are those of `solve_and_derivative`, as lists; elements of ``warm_starts``
+    and ``Ps`` may be None. ``n_jobs_forward`` threads solve and differentiate, ``n_jobs_backward`` solve
+    perturbed programs in the lpgd modes; -1 means all processors. The callables are ``D_batch(dAs, dbs, dcs,
+    dPs=None)`` and ``DT_batch(dxs, dys, dss, return_dP=False)``. A SolverError names all that failed.
     """
     jobs = (n_jobs_forward, n_jobs_backward)
     batch = _Batch(As, bs, cs, cone_dicts, warm_starts, Ps, mode, jobs, kwargs)
     _check(batch.solutions)
-    return *batch.own(), batch.derivatives, batch.adjoints
+    xs, ys, ss = batch.own()
+    return xs, ys, ss, batch.derivatives, batch.adjoints
 
 
 def solve_only_batch(
@@ -157,23 +154,22 @@ class _Batch:
     """Programs as diffcp's callers state them, their solutions, and diffcp's callables."""
 
     def __init__(
-        self, As: Any, bs: Any, cs: Any, cones: Any, starts: Any, Ps: Any, mode: str, jobs: tuple[int, int],
-        given: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self, As: Any, bs: Any, cs: Any, cones: Any, starts: Any, Ps: Any, mode: str, jobs: Any, given: Any
+    ) -> None:
         if mode not in (*_METHODS, *_SIDES):
             raise ValueError(f"unsupported mode {mode!r}; choose one of {', '.join((*_METHODS, *_SIDES))}")
         self.mode, self.parameters = mode, given.pop("derivative_kwargs", None) or {}
         forward, self.backward = (_settings(given, count) for count in jobs)
         self.Ps = [None if P is None else _csc(P) for P in ([None] * len(As) if Ps is None else Ps)]
         stated = zip(As, bs, cs, cones, self.Ps, strict=True)
-        self.programs = [ConeProgram(A, b, c, _cones(cone), _whole(P, P)) for A, b, c, cone, P in stated]
+        self.programs = [_program(*one) for one in stated]
         self.groups, self.solutions = _solve(self.programs, starts, forward)
         self.points = [_Point(r.x, r.y, r.s) for r in self.solutions]
-        self.exact: list[BatchDerivative] = []
+        self.exact: list[Any] = []
 
-    def own(self) -> tuple[list[Any], list[Any], list[Any]]:
+    def own(self) -> tuple[Any, ...]:
         """Return xs, ys and ss; copies, for they are the caller's own."""
-        return [p.x.copy() for p in self.points], [p.y.copy() for p in self.points], [p.s.copy() for p in self.points]
+        return _columns([part.copy() for part in point] for point in self.points)
 
     def derivative(self, dA: Any, db: Any, dc: Any, dP: Any = None, **kwargs: Any) -> tuple[Any, ...]:
         """Apply the derivative of a single program."""
@@ -183,83 +179,82 @@ class _Batch:
         """Apply the adjoint of the derivative of a single program."""
         return tuple(part[0] for part in self.adjoints([dx], [dy], [ds], return_dP, **kwargs))
 
-    def derivatives(self, dAs: Any, dbs: Any, dcs: Any, dPs: Any = None, **kwargs: Any) -> tuple[list[Any], ...]:
+    def derivatives(self, dAs: Any, dbs: Any, dcs: Any, dPs: Any = None, **kwargs: Any) -> tuple[Any, ...]:
         """Apply the derivatives to lists of perturbations."""
         dPs = [None] * len(self.Ps) if dPs is None else dPs
-        dPs = [0 * p.P if dP is None else _whole(_csc(dP), P) for p, P, dP in zip(self.programs, self.Ps, dPs)]
-        tangents = list(zip(map(_csc, dAs), map(np.asarray, dbs), map(np.asarray, dcs), dPs, strict=True))
+        given = zip(self.programs, self.Ps, dAs, dbs, dcs, dPs, strict=True)
+        tangents = [_tangent(*one) for one in given]
         if self.mode in _METHODS:
             pairs = zip(self.points, tangents, strict=True)
             rows = [(db - dA @ p.x, dc + dA.T @ p.y + dP @ p.x) for p, (dA, db, dc, dP) in pairs]
             return _columns(self._apply(lambda D, db, dc: D.jvp(db=db, dc=dc), rows))
         ends, width = self._ends(_moved, tangents, kwargs)
-        return _columns([[(u - v) / width for u, v in zip(*pair, strict=True)] for pair in ends])
+        return _columns([(u - v) / width for u, v in zip(*pair, strict=True)] for pair in ends)
 
-    def adjoints(self, dxs: Any, dys: Any, dss: Any, return_dP: bool = False, **kwargs: Any) -> tuple[list[Any], ...]:
+    def adjoints(self, dxs: Any, dys: Any, dss: Any, return_dP: bool = False, **kwargs: Any) -> Any:
         """Apply the adjoints to lists of cotangents."""
-        if return_dP and None in self.Ps:
+        if return_dP and any(P is None for P in self.Ps):
             raise ValueError("return_dP=True needs P, and there is a program without")
-        cotangents = list(zip(map(np.asarray, dxs), map(np.asarray, dys), map(np.asarray, dss), strict=True))
+        sizes = [(program.n, program.m, program.m) for program in self.programs]
+        given = zip(zip(dxs, dys, dss, strict=True), sizes, strict=True)
+        cotangents = [tuple(map(np.reshape, parts, shape)) for parts, shape in given]
         if self.mode in _METHODS:
-            pulled = self._apply(lambda D, *g: D.vjp(*g)[2:], cotangents)
+            pulled = self._apply(lambda D, dx, dy, ds: D.vjp(dx, dy, ds)[2:], cotangents)
             parts = [(p.x, p.y, gb, gc) for p, (gb, gc) in zip(self.points, pulled, strict=True)]
         else:
-            ends, width = self._ends(_tilted, cotangents, kwargs)
+            ends, w = self._ends(_tilted, cotangents, kwargs)
             # The difference of two products y x' is each factor's difference times the other's mean.
-            parts = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / width, (u.x - v.x) / width) for u, v in ends]
+            parts = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
         data = zip(self.programs, self.Ps, parts, strict=True)
-        return _columns([_gradient(program.A, P if return_dP else None, *part) for program, P, part in data])
+        return _columns(_gradient(program.A, P if return_dP else None, *part) for program, P, part in data)
 
-    def _apply(self, function: Callable[..., Any], rows: list[Any]) -> list[Any]:
+    def _apply(self, function: Callable[..., Any], inputs: list[Any]) -> list[Any]:
         """Apply the exact derivatives, those of a group at once; results in order."""
         self.exact = self.exact or [found.derivative(_METHODS[self.mode]) for _, found in self.groups]
         results: dict[int, Any] = {}
         for (index, _), D in zip(self.groups, self.exact, strict=True):
-            parts = function(D, *map(np.stack, _columns([rows[k] for k in index])))
+            parts = function(D, *map(np.stack, _columns(inputs[k] for k in index)))
             results.update(zip(index, zip(*parts, strict=True), strict=True))
-        return [results[k] for k in range(len(rows))]
+        return [results[k] for k in range(len(inputs))]
 
-    def _ends(self, change: Callable[..., Any], rows: list[Any], kwargs: Any) -> tuple[list[Any], float]:
-        """Return between which points an lpgd mode takes the difference, and how far apart in tau they are."""
-        tau, rho = _tau_rho(**{**self.parameters, **kwargs})
+    def _ends(self, change: Callable[..., Any], inputs: list[Any], kwargs: Any) -> tuple[list[Any], float]:
+        """Return the points between which an lpgd mode takes differences, and how far apart they are."""
+        known = {"tau": 0.0, "rho": 0.0, **self.parameters, **kwargs}
+        tau, rho = known["tau"], known["rho"]
+        if len(known) > 2 or not (tau > 0 and rho >= 0):
+            raise ValueError(f"the lpgd modes need derivative_kwargs of tau > 0 and rho >= 0, got {known}")
         ends = []
         for side in _SIDES[self.mode]:
-            given = zip(self.programs, self.points, rows, strict=True)
-            programs, backs = zip(*(change(*one, side * tau, rho) for one in given), strict=True)
-            if side:
-                found = _solve(list(programs), self.points, self.backward)[1]
-                _check(found, f"program perturbed by {side * tau:+g}; try a smaller tau, or the other side: ")
-                ends.append([back(_Point(r.x, r.y, r.s)) for r, back in zip(found, backs, strict=True)])
-            else:
+            if side == 0:
                 ends.append(self.points)
+                continue
+            given = zip(self.programs, self.points, inputs, strict=True)
+            changed = [change(*one, side * tau, rho) for one in given]
+            found = _solve([program for program, _ in changed], self.points, self.backward)[1]
+            _check(found, f"perturbed by {side * tau:+g} (a smaller tau, or the other side, may do): ")
+            ends.append([_Point(r.x, back(r), r.s) for r, (_, back) in zip(found, changed, strict=True)])
         return list(zip(*ends, strict=True)), tau * (_SIDES[self.mode][0] - _SIDES[self.mode][1])
 
 
-def _tau_rho(tau: float | None = None, rho: float = 0.0) -> tuple[float, float]:
-    if tau is None or not (tau > 0 and rho >= 0):
-        raise ValueError(f"the lpgd modes need derivative_kwargs with tau > 0 and rho >= 0, got {tau=}, {rho=}")
-    return tau, rho
-
-
-def _moved(program: ConeProgram, at: _Point, tangent: Any, step: float, rho: float) -> tuple[ConeProgram, Any]:
+def _moved(program: ConeProgram, at: _Point, tangent: Any, step: float, rho: float) -> _Changed:
     """Perturb the data, and add rho/2 |x - x*|^2 to the objective."""
     dA, db, dc, dP = tangent
     P = program.P + step * dP + rho * sp.eye_array(program.n)
-    c = program.c + step * dc - rho * at.x
-    return ConeProgram(program.A + step * dA, program.b + step * db, c, program.cones, P), lambda found: found
+    A, b, c = program.A + step * dA, program.b + step * db, program.c + step * dc - rho * at.x
+    return ConeProgram(A, b, c, program.cones, P), lambda found: found.y
 
 
-def _tilted(program: ConeProgram, at: _Point, gradient: Any, step: float, rho: float) -> tuple[ConeProgram, Any]:
-    """Add step (dx'x + ds's) + rho/2 (|x - x*|^2 + |s - s*|^2, the latter if ds is not 0); take step dy from b.
+def _tilted(program: ConeProgram, at: _Point, g: Any, step: float, rho: float) -> _Changed:
+    """Take step dy from b; add step (dx'x + ds's) + rho/2 |x - x*|^2, and unless ds = 0 rho/2 |s - s*|^2.
 
     s = b - Ax takes the slack out of the objective; its terms come back in y, the multiplier of Ax + s = b.
     """
-    dx, dy, ds = gradient
+    dx, dy, ds = g
     A, b, weight = program.A, program.b - step * dy, rho * ds.any()
-    c = program.c + step * (dx - A.T @ ds) - rho * at.x - weight * (A.T @ (b - at.s))
     P = program.P + rho * sp.eye_array(program.n) + weight * (A.T @ A)
-    back = lambda found: found._replace(y=found.y - step * ds - weight * (found.s - at.s))
-    return ConeProgram(A, b, c, program.cones, P), back
+    c = program.c + step * (dx - A.T @ ds) - rho * at.x - weight * (A.T @ (b - at.s))
+    tilted = ConeProgram(A, b, c, program.cones, P)
+    return tilted, lambda found: found.y - step * ds - weight * (found.s - at.s)
 
 
 def _gradient(A: Any, P: Any, x: Array, y: Array, gb: Array, gc: Array) -> tuple[Any, ...]:
@@ -274,23 +269,23 @@ def _gradient(A: Any, P: Any, x: Array, y: Array, gb: Array, gc: Array) -> tuple
 
 
 def _solve(programs: list[ConeProgram], starts: Any, settings: Any) -> tuple[list[Any], list[Solution]]:
-    """Solve programs, those of one shape and the same cones at once; return these groups, and all in order."""
+    """Solve programs, those of one shape and the same cones at once; return groups, and all in order."""
     places: dict[Any, list[int]] = {}
     for k, program in enumerate(programs):
         places.setdefault((program.m, program.n, program.structure.cone), []).append(k)
-    groups: list[tuple[list[int], Solutions]] = []
+    groups: list[Any] = []
     for (m, n, _), index in places.items():
         cold = (np.full(n, np.nan), np.full(m, np.nan), np.full(m, np.nan))
         rows = [cold if starts is None or starts[k] is None else starts[k] for k in index]
-        start = tuple(map(np.stack, _columns(rows)))
-        groups.append((index, solve_batch([programs[k] for k in index], warm_start=start, on_failure="nan", **settings)))
-    order = {k: solution for index, found in groups for k, solution in zip(index, found, strict=True)}
+        start, members = tuple(map(np.stack, _columns(rows))), [programs[k] for k in index]
+        groups.append((index, solve_batch(members, warm_start=start, on_failure="nan", **settings)))
+    order = {k: one for index, found in groups for k, one in zip(index, found, strict=True)}
     return groups, [order[k] for k in range(len(programs))]
 
 
 def _check(solutions: list[Solution], where: str = "") -> None:
     """Raise SolverError if any has failed."""
-    failed = {k: solution.status for k, solution in enumerate(solutions) if solution.status not in _USABLE}
+    failed = {k: one.status for k, one in enumerate(solutions) if one.status not in _USABLE}
     if failed:
         listed = ", ".join(f"{k} ({status})" for k, status in failed.items())
         what = f"no solution of program {listed}" if len(solutions) > 1 else f"the program is {failed[0]}"
@@ -298,40 +293,47 @@ def _check(solutions: list[Solution], where: str = "") -> None:
         raise SolverError(message, tuple((k,) for k in failed), tuple(failed.values()), solutions)
 
 
-def _info(program: ConeProgram, solution: Solution) -> dict[str, Any]:
+def _info(program: ConeProgram, found: Solution) -> dict[str, Any]:
     """Describe a solve as SCS does, times in milliseconds."""
-    x, info, status = solution.x, solution.info, solution.status
-    half = x @ (program.P @ x) / 2
-    certified = {"infeasible": (np.inf, np.inf), "unbounded": (-np.inf, -np.inf)}
-    primal, dual = certified.get(status, (half + program.c @ x, -half - program.b @ solution.y))
+    half, status, info = found.x @ (program.P @ found.x) / 2, found.status, found.info
+    certain = {"infeasible": np.inf, "unbounded": -np.inf}.get(status, 0.0)
     return {
-        "status": status, "status_val": _STATUS_VALUE[status], "iter": info["iterations"], "pobj": primal,
-        "dobj": dual, "setup_time": 1e3 * info["setup_time"],
+        "status": status, "status_val": _STATUS_VALUE[status], "iter": info["iterations"],
+        "pobj": certain or half + program.c @ found.x, "dobj": certain or -half - program.b @ found.y,
+        "setup_time": 1e3 * info["setup_time"],
         "solve_time": 1e3 * (info["solve_time"] + info["refine_time"]),
     }  # fmt: skip
 
 
 def _settings(given: Mapping[str, Any], jobs: int) -> dict[str, Any]:
     """Translate the keyword arguments of diffcp's solvers into those of `solve_batch`."""
-    solver, names = given.get("solve_method", "SCS"), set(given) - _IGNORED - {"solve_method"}
+    solver = given.get("solve_method", "SCS")
     if solver not in _SOLVERS:
         raise ValueError(f"unknown solve_method {solver!r}; SCS, ECOS and Clarabel are accepted, SCS is used")
-    if unknown := sorted(names - _PASSED - _TOLERANCES):
-        known = ", ".join(sorted(_PASSED | _TOLERANCES | _IGNORED))
-        raise TypeError(f"unknown keyword argument {unknown[0]!r}; the known ones are: {known}")
-    settings = {"threads": None if jobs == -1 else jobs, **{name: given[name] for name in names - _TOLERANCES}}
+    passed = {name: value for name, value in given.items() if name not in _TOLERANCES | _IGNORED}
     if solver not in ("SCS", None):
-        settings.pop("max_iters", None)  # an interior-point method's: far too few for SCS
-    if asked := [given[name] for name in names & _TOLERANCES]:
+        passed.pop("max_iters", None)  # an interior-point method's: far too few for SCS
+    if asked := [given[name] for name in given.keys() & _TOLERANCES]:
         # Refined solutions are never worse than 1e-10, and cannot be much better than 1e-12.
-        refine = settings.get("refine", True)
-        settings.setdefault("tol", min(max(min(asked), 1e-12), 1e-10) if refine else min(asked))
-    return settings
+        tol = np.clip(min(asked), 1e-12, 1e-10) if passed.get("refine", True) else min(asked)
+        passed.setdefault("tol", float(tol))
+    return {"threads": None if jobs == -1 else jobs, **passed}
 
 
-def _cones(cones: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the zero cone's older name."""
-    return {**{key: cones[key] for key in cones if key != "f"}, "z": cones.get("f", 0) + cones.get("z", 0)}
+def _program(A: Any, b: Any, c: Any, cones: Mapping[str, Any], P: Any) -> ConeProgram:
+    """Read a program: the zero cone's older name, cones that there are none of, and both triangles of P."""
+    some = {key: size for key, size in cones.items() if np.size(size) and not np.array_equal(size, 0)}
+    if "f" in some:
+        some["z"] = some.pop("f") + some.get("z", 0)
+    return ConeProgram(A, b, c, some, None if P is None else _whole(P, P))
+
+
+def _tangent(program: ConeProgram, P: Any, dA: Any, db: Any, dc: Any, dP: Any) -> tuple[Any, ...]:
+    """Read a perturbation: lengths checked, both triangles of dP."""
+    if dP is not None and P is None:
+        raise ValueError("dP was given for a program without P")
+    whole = sp.csc_array((program.n, program.n)) if dP is None else _whole(_csc(dP), P)
+    return _csc(dA), np.reshape(db, program.m), np.reshape(dc, program.n), whole
 
 
 def _csc(matrix: Any) -> Any:
@@ -346,12 +348,10 @@ def _is_upper(P: Any) -> bool:
 
 
 def _whole(matrix: Any, P: Any) -> Any:
-    """Return P, or a perturbation of it, with both triangles; of an upper triangle SCS reads the upper one."""
-    if P is None and matrix is not None:
-        raise ValueError("dP was given for a program without P")
-    if P is None or (matrix is P and not _is_upper(P)):
-        return matrix
-    return sp.triu(matrix) + sp.triu(matrix, 1).T if _is_upper(P) else (matrix + matrix.T) / 2
+    """Return P, or a perturbation of it, with both triangles: mirrored where P is the upper one."""
+    if _is_upper(P):
+        return sp.triu(matrix) + sp.triu(matrix, 1).T
+    return matrix if matrix is P else (matrix + matrix.T) / 2
 
 
 def _columns(rows: Any) -> tuple[list[Any], ...]:

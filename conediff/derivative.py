@@ -120,6 +120,7 @@ class StackDerivative:
         self.reports: dict[int, LinearSolution] = {}
         self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
         self._visibility = visibility
+        self._warned = False
 
     @cached_property
     def D(self) -> ProductDerivative:
@@ -251,7 +252,8 @@ class StackDerivative:
             if ambiguous.any() and self._visibility is not None:
                 ambiguous = ambiguous & self._null_vector_seen(adjoint)
             pending = np.flatnonzero(short | ambiguous)
-        if pending.size or (self._margin() <= _KINK).any():
+        if not self._warned and (pending.size or (self._margin() <= _KINK).any()):
+            self._warned = True
             _warn_degenerate(pending, self._margin())
         return z, pending
 

@@ -26,8 +26,9 @@ _MORE = (0.0, 1e2, 1e4, 1e6)
 # Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
-# Above this a smallest singular value, estimated by one step, is not looked at again.
-_SUSPICIOUS = 1e-6
+# Above this a smallest singular value, estimated by one step, is not looked at again. Pivots as small as the
+# regularisation leave the factorisation correct to 1e-7 only, so that a zero may look as large as 1e-5.
+_SUSPICIOUS = 1e-4
 # Krylov vectors at most, where GMRES stands in for refinement.
 _KRYLOV = 200
 
@@ -40,18 +41,31 @@ class _PileSolver:
         stacked = Pattern((pattern.size,) * 2, pattern.indptr, pattern.indices).stacked(count)
         self.matrix = stacked.matrix(np.zeros(stacked.nnz))
         self._solver: qdldl.Solver | None = None
+        self._factored = False
 
     def factor(self, values: Array) -> None:
-        """Factorise K with these values, shape (count * nnz,)."""
+        """Factorise K with these values, shape (count * nnz,).
+
+        Raises
+        ------
+        RuntimeError
+            If a pivot vanishes.
+        """
         self.matrix.data = values
+        self._factored = False
         if self._solver is None:
             self._solver = qdldl.Solver(self.matrix, upper=True)
         else:
             self._solver.update(self.matrix, upper=True)
+            # The constructor raises where a pivot vanishes; `update` says nothing, and leaves zeros in D.
+            if not self._solver.factors()[1].all():
+                raise RuntimeError("a pivot of the factorisation vanishes")
+        self._factored = True
 
     def solve(self, rhs: Array) -> Array:
-        """Solve for a right-hand side of shape (count * size,)."""
-        assert self._solver is not None
+        """Solve for a right-hand side of shape (count * size,); NaN where there is no factorisation."""
+        if self._solver is None or not self._factored:
+            return np.full(rhs.shape, np.nan)
         solution: Array = self._solver.solve(rhs)
         return solution
 
@@ -140,7 +154,8 @@ class KKTFactor:
         self.operator = operator
         self._kkt, self._scale, self._shift, self._map = kkt, scale, shift, mapper
         self._piles = _piles(len(values), kkt.pattern.size)
-        self._solvers = list(mapper(lambda pile: self._factor(values[pile[0]], shift[pile[0]], pile[1]), self._piles))
+        jobs = [(values[part], shift[part], count) for part, count in self._piles]
+        self._solvers = list(mapper(lambda job: self._factor(*job), jobs))
 
     def __del__(self) -> None:
         for solver in getattr(self, "_solvers", ()):

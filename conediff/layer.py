@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
-from conediff.batch import Engine
+from conediff.batch import Engine, StackSolution
 from conediff.layer_solution import LayerSolution
 from conediff.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.settings import Settings
@@ -105,7 +106,12 @@ class CvxpyLayer:
         """Solve, and return the values of the variables; see `solve`."""
         return self.solve(*values, solver_args=solver_args).values
 
-    def solve(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> LayerSolution:
+    def solve(
+        self,
+        *values: ArrayLike,
+        solver_args: Mapping[str, Any] | None = None,
+        precision: float | Sequence[float] = 0.0,
+    ) -> LayerSolution:
         """Solve the problem for a batch of parameters.
 
         Parameters
@@ -114,6 +120,9 @@ class CvxpyLayer:
             One for each parameter, in order; leading dimensions are the batch, and broadcast.
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
+        precision : float or sequence of float
+            Relative rounding of the values, or of each, where it is coarser than their dtype's (adapters convert
+            what NumPy does not know); attributes are checked with a tolerance to match.
 
         Returns
         -------
@@ -136,7 +145,7 @@ class CvxpyLayer:
             If a solution is less accurate than ``tol``.
         """
         settings = self.settings.updated(solver_args or {})
-        arguments = Arguments.read(self.parameters, values, settings.validate)
+        arguments = Arguments.read(self.parameters, values, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
         stack = self._engine.solve(data, settings, self._start(settings, arguments))
@@ -146,6 +155,42 @@ class CvxpyLayer:
             with self._lock:
                 self._last[arguments.batch] = (stack.x, stack.y, stack.s)
         solution.settle()
+        return solution
+
+    def resume(
+        self,
+        values: Sequence[ArrayLike],
+        state: Sequence[NDArray[Any]],
+        solver_args: Mapping[str, Any] | None = None,
+    ) -> LayerSolution:
+        """Rebuild a solution from arrays, without solving.
+
+        For frameworks that keep arrays, not objects, between the forward and the backward pass.
+
+        Parameters
+        ----------
+        values : sequence of arrays
+            The parameters with which `solve` was called.
+        state : sequence of arrays
+            ``LayerSolution.state`` of the solution that it returned.
+        solver_args : mapping, optional
+            As `solve` was given.
+
+        Returns
+        -------
+        LayerSolution
+            With the same values and derivatives; how it was solved is no longer known.
+        """
+        x, y, s, outcome = (np.asarray(part) for part in state)
+        arguments = Arguments.read(self.parameters, values, validate=False)
+        data, d = self.maps.evaluate(arguments.values)
+        stack = StackSolution.empty(len(outcome), self.maps.structure)
+        stack.x, stack.y, stack.s = x, y, s
+        stack.status[outcome == 0] = "solved"
+        settings = self.settings.updated(solver_args or {})
+        data = data.repeated(arguments.count)
+        solution = LayerSolution(self.maps, self._engine, arguments, data, d, stack, settings)
+        solution.restore(outcome)
         return solution
 
     def _start(self, settings: Settings, arguments: Arguments) -> tuple[Array, Array, Array] | None:

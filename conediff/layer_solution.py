@@ -64,6 +64,20 @@ class LayerSolution:
         self._fill = 0.0 if answer == "zero_grad" else np.nan
 
     @property
+    def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
+        """What `CvxpyLayer.resume` rebuilds this solution from, as arrays: x, y, s, and an outcome per element.
+
+        The outcome is 0 where there is a solution; where not, 1 if the cotangents are to be NaN, 2 if zero.
+        """
+        failed = np.int8(2 if self._fill == 0.0 else 1)
+        outcome = np.where(self.stack.usable, np.int8(0), failed)
+        return self.stack.x, self.stack.y, self.stack.s, outcome
+
+    def restore(self, outcome: NDArray[np.int8]) -> None:
+        """Take over what was decided about elements that failed; see `state`."""
+        self._fill = 0.0 if (outcome == 2).any() else np.nan
+
+    @property
     def _has_value(self) -> bool:
         return any(spec.kind == "objective" for spec in self._maps.outputs)
 
@@ -71,6 +85,18 @@ class LayerSolution:
     def status(self) -> NDArray[np.str_]:
         """Status per element, shape batch: solved, inaccurate, infeasible, unbounded or failed."""
         return self.stack.status.reshape(self.batch)
+
+    @cached_property
+    def duals(self) -> tuple[Any, ...]:
+        """Dual variables of every constraint, in the problem's order, with cvxpy's values and signs.
+
+        An array of shape (*batch, *shape) for a constraint with one dual variable, a tuple of them for one
+        with several, None where cvxpy recovers none.
+        """
+        found = [
+            tuple(self._dressed(spec, spec.value(self._y)) for spec in group) for group in self._maps.duals
+        ]
+        return tuple(group[0] if len(group) == 1 else group or None for group in found)
 
     @property
     def cones(self) -> Solutions:
@@ -89,7 +115,10 @@ class LayerSolution:
         return self._derivative.inner.diagnostics
 
     def vjp(
-        self, *cotangents: ArrayLike | None, needed: Sequence[bool] | None = None
+        self,
+        *cotangents: ArrayLike | None,
+        needed: Sequence[bool] | None = None,
+        summed: bool = True,
     ) -> tuple[NDArray[Any] | None, ...]:
         """Pull cotangents of the variables back to the parameters.
 
@@ -99,12 +128,15 @@ class LayerSolution:
             One for each value, in order; None means zero.
         needed : sequence of bool, optional
             Which parameters' cotangents to compute; all by default.
+        summed : bool
+            Whether to sum over the axes along which a parameter was broadcast; if not, every element of the
+            batch has its own cotangents.
 
         Returns
         -------
         tuple of arrays or None
-            Each in the shape in which its parameter was passed, summed over broadcast axes; None where not
-            needed. A complex cotangent is dL/dRe + i dL/dIm.
+            Each in the shape in which its parameter was passed, or, not ``summed``, (*batch, *shape); None
+            where not needed. A complex cotangent is dL/dRe + i dL/dIm.
 
         Raises
         ------
@@ -128,7 +160,7 @@ class LayerSolution:
             direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
             direct, gd = self._without_failed(direct, gd)
             g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
-        arguments = self._arguments
+        arguments = self._arguments if summed else self._arguments.unshared()
         pulled = self._maps.pull_back(arguments.values, g, gd, needed)
         return tuple(
             None if array is None else arguments.unstack(k, array).astype(self._dtype(array), copy=False)
@@ -141,7 +173,9 @@ class LayerSolution:
         Parameters
         ----------
         *tangents : arrays, or None
-            One for each parameter, in the shape in which it was passed; None means zero.
+            One for each parameter, in the shape in which it was passed, or one that broadcasts to
+            (*batch, *shape), so that elements that share a value may have tangents of their own; None means
+            zero.
 
         Returns
         -------
@@ -202,12 +236,14 @@ class LayerSolution:
             return None
         shape, value = self._arguments.shapes[k], self._arguments.values[k]
         array = np.asarray(tangent)
-        if array.shape != shape:
-            name = self._maps.parameters[k].name
-            raise ValueError(f"the tangent of {name!r} must have shape {shape}, but has {array.shape}")
-        if array.size == value.size:
+        if array.shape == shape and array.size == value.size:
             return array.reshape(value.shape)
-        return np.broadcast_to(array, self.batch + value.shape[1:]).reshape(value.shape)
+        try:
+            full = np.broadcast_to(array, self.batch + value.shape[1:])
+        except ValueError:
+            name = self._maps.parameters[k].name
+            raise ValueError(f"the tangent of {name!r} must have shape {shape}, but has {array.shape}") from None
+        return full.reshape((self._arguments.count, *value.shape[1:]))
 
     def _dressed(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:
         return stack.reshape(self.batch + spec.shape).astype(self._dtype(stack), copy=False)

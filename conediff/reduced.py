@@ -120,7 +120,7 @@ class KKTPattern:
         -------
         array, shape (B, nnz)
         """
-        count = max(data.count, len(derivative.margin))
+        count = len(derivative.margin)
         d = np.zeros((count, self.structure.m))
         for cone, rows, group in derivative.groups:
             if cone.diagonal:

@@ -12,7 +12,7 @@ Source: Ali, Wong, Kolter (2017), A semismooth Newton method for fast, generic c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,10 @@ _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
 # Decrease of the residual that a full step has to bring; of a shorter one, in proportion.
 _DECREASE = 1e-2
 # A refused step is tried again with so many times the regularisation, up to the most.
-_MORE = 100.0
-_MOST = 1e-3
+_MORE = 1e4
+_MOST = 1e-1
+# Entries of K in one chunk of a stack: so many stay in cache, and chunks run in threads.
+_CHUNK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Refined:
         steps = np.zeros(len(here.x), dtype=np.intp)
         return cls(here.x.copy(), here.y.copy(), here.s.copy(), here.relative.copy(), steps)
 
+    @classmethod
+    def joined(cls, parts: list[Refined]) -> Refined:
+        """Put the chunks of a stack together again."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
     def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
         """Let the programs at these positions, those of them that moved, be where they arrived."""
         index = index[moved]
@@ -82,6 +89,21 @@ def refine(
     mapper : callable
         Like the built-in ``map``; may run in threads.
     """
+    size = max(1, _CHUNK // kkt.pattern.nnz)
+    if len(x) <= size:
+        return _refine(kkt, data, x, v, tol, max_steps, mapper)
+
+    def one(start: int) -> Refined:
+        part = np.arange(start, min(start + size, len(x)))
+        return _refine(kkt, data.take(part), x[part], v[part], tol, max_steps, map)
+
+    return Refined.joined(list(mapper(one, range(0, len(x), size))))
+
+
+def _refine(
+    kkt: KKT, data: ConeData, x: Array, v: Array, tol: float, max_steps: int, mapper: Mapper
+) -> Refined:
+    """Refine a stack, or a chunk of one; see `refine`."""
     structure = kkt.pattern.structure
     R = Residual(structure, data)
     here = R(x, v)

@@ -32,8 +32,10 @@ class Evaluation:
     projection : ProductProjection
         Π(v), and on demand its derivative.
     r1, r2 : arrays, shape (B, n), (B, m)
-    scale1, scale2 : arrays, shape (B,)
-        What the residuals are measured against: the largest of their terms.
+    scale1, scale2 : arrays, shape (B, 1), (B, m)
+        What the residuals are measured against. For the first it is the largest of its terms. For a row of
+        the second it is the largest entry of A x, or its own b where that is larger: so a bound that is far
+        away hides no residual but its own. At least it is the largest of b, up to one.
     """
 
     x: Array
@@ -57,13 +59,14 @@ class Evaluation:
     @cached_property
     def relative(self) -> Array:
         """Larger of the two relative residuals, shape (B,); infinite where it is not finite."""
-        dual, primal = _largest(self.r1) / self.scale1, _largest(self.r2) / self.scale2
-        return np.nan_to_num(np.maximum(dual, primal), nan=np.inf)
+        dual, primal = _largest(self.r1 / self.scale1), _largest(self.r2 / self.scale2)
+        return np.nan_to_num(np.maximum(dual, primal)[:, 0], nan=np.inf)
 
     def merit(self, scale1: Array, scale2: Array) -> Array:
         """2-norm of the residual measured against given scales, shape (B,)."""
-        squares = (self.r1**2).sum(axis=1) / scale1**2 + (self.r2**2).sum(axis=1) / scale2**2
-        return np.nan_to_num(np.sqrt(squares), nan=np.inf)
+        squares = ((self.r1 / scale1) ** 2).sum(axis=1) + ((self.r2 / scale2) ** 2).sum(axis=1)
+        merit: Array = np.nan_to_num(np.sqrt(squares), nan=np.inf)
+        return merit
 
 
 class Residual:
@@ -79,6 +82,7 @@ class Residual:
         self.structure, self.data = structure, data
         self.P = structure.P.products(data.P)[0]
         self.A, self.At = structure.A.products(data.A)
+        self._least = np.clip(_largest(data.b), _FLOOR, 1.0)
 
     def __call__(self, x: Array, v: Array) -> Evaluation:
         """Evaluate R at x (B, n) and v (B, m)."""
@@ -91,17 +95,20 @@ class Residual:
             projection=projection,
             r1=Px + Aty + self.data.c,
             r2=Ax + s - self.data.b,
-            scale1=_scale(Px, Aty, self.data.c),
-            scale2=_scale(Ax, s, self.data.b),
+            scale1=_scale(_largest(Px), _largest(Aty), _largest(self.data.c), _FLOOR),
+            scale2=_scale(_largest(Ax), np.abs(self.data.b), self._least),
         )
 
 
 def _largest(stack: Array) -> Array:
-    return np.abs(stack).max(axis=1, initial=0.0)
+    """Largest absolute entry of every vector, shape (B, 1)."""
+    largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
+    return largest
 
 
-def _scale(*terms: Array) -> Array:
-    scale = _largest(terms[0])
-    for term in terms[1:]:
-        scale = np.maximum(scale, _largest(term))
-    return np.maximum(scale, _FLOOR)
+def _scale(*sizes: Array | float) -> Array:
+    """Elementwise maximum; sizes broadcast."""
+    scale = sizes[0]
+    for size in sizes[1:]:
+        scale = np.maximum(scale, size)
+    return np.asarray(scale)

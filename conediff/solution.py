@@ -34,7 +34,8 @@ class Solution:
     def __init__(self, parent: Solutions, index: int) -> None:
         self._parent, self._index = parent, index
         stack = parent._stack
-        self.x, self.y, self.s = stack.x[index], stack.y[index], stack.s[index]
+        # Copies, here and for the batch: they are the user's, and the derivative is taken at the originals.
+        self.x, self.y, self.s = stack.x[index].copy(), stack.y[index].copy(), stack.s[index].copy()
         self.status = str(stack.status[index])
         self.info = {
             key: value[index].item() if isinstance(value, np.ndarray) else value
@@ -60,13 +61,14 @@ class Solution:
         if self.status not in ("solved", "inaccurate"):
             raise SolverError(f"there is no derivative: the program is {self.status}", solutions=self)
         parent, index = self._parent, np.array([self._index])
+        solved = parent._stack
         settings = parent._settings.updated({} if method is None else {"method": method})
         stack = StackDerivative(
             parent._engine.kkt,
             parent._data.take(index),
-            self.x[None],
-            self.y[None],
-            self.s[None],
+            solved.x[index],
+            solved.y[index],
+            solved.s[index],
             settings.method,
             mapper(settings.threads),
         )
@@ -90,7 +92,8 @@ class Solutions:
 
     def __init__(self, engine: Engine, data: ConeData, stack: StackSolution, settings: Settings) -> None:
         self._engine, self._data, self._stack, self._settings = engine, data, stack, settings
-        self.x, self.y, self.s, self.status = stack.x, stack.y, stack.s, stack.status
+        self.x, self.y, self.s, self.status = stack.x.copy(), stack.y.copy(), stack.s.copy(), stack.status.copy()
+        self._fill = 0.0 if settings.on_failure == "zero_grad" else np.nan
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -105,8 +108,7 @@ class Solutions:
     def derivative(self, method: str | None = None) -> BatchDerivative:
         """Return the derivatives of all solution maps; see `Solution.derivative`."""
         settings = self._settings.updated({} if method is None else {"method": method})
-        fill = 0.0 if settings.on_failure == "zero_grad" else np.nan
-        return BatchDerivative(PartialDerivative(self._engine, self._data, self._stack, settings, fill))
+        return BatchDerivative(PartialDerivative(self._engine, self._data, self._stack, settings, self._fill))
 
     def __len__(self) -> int:
         return len(self.x)

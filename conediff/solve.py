@@ -112,7 +112,8 @@ def _solved(
 ) -> Solutions:
     stack = engine.solve(data, settings, start)
     solutions = Solutions(engine, data, stack, settings)
-    settle_failures(stack, settings, solutions)
+    answer = settle_failures(stack, settings, solutions)
+    solutions._fill = 0.0 if answer == "zero_grad" else np.nan
     return solutions
 
 

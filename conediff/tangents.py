@@ -184,7 +184,9 @@ class Derivative:
         g = self._stack.pull(
             _row("dx", dx, structure.n), _row("dy", dy, structure.m), _row("ds", ds, structure.m)
         )
-        return DataTangent(structure.P.matrix(g.P[0]), structure.A.matrix(g.A[0]), g.b[0], g.c[0])
+        # Copies: the sparsity is the program's own, and SciPy has methods that change it in place.
+        dP, dA = structure.P.matrix(g.P[0]).copy(), structure.A.matrix(g.A[0]).copy()
+        return DataTangent(dP, dA, g.b[0], g.c[0])
 
     @property
     def diagnostics(self) -> Diagnostics:

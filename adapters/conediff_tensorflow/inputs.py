@@ -1,0 +1,106 @@
+"""Which problem parameters are passed to calls, and which are the layer's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from conediff.maps import ParameterSpec
+
+_PARTS = {"initializer": keras.initializers, "regularizer": keras.regularizers, "constraint": keras.constraints}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The parameters of a layer, in order, and the options of those that are weights.
+
+    Parameters
+    ----------
+    specs : tuple of ParameterSpec
+    weights : mapping
+        From names to the keyword arguments of ``add_weight``.
+    """
+
+    specs: tuple[ParameterSpec, ...]
+    weights: Mapping[str, Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, specs: Sequence[ParameterSpec], parameters: Sequence[Any], weights: Mapping[Any, Any]) -> Inputs:
+        """Read ``weights={parameter: initializer, ...}``; keys are the problem's parameters, or their names."""
+        names = {spec.name for spec in specs}
+        own = {id(p): spec.name for p, spec in zip(parameters, specs, strict=True)}
+        found = {}
+        for key, value in weights.items():
+            name = key if isinstance(key, str) else own.get(id(key))
+            if name not in names:
+                raise ValueError(f"weights: {key!r} is none of the parameters {', '.join(sorted(names))}")
+            found[name] = _options(value)
+        return cls(tuple(specs), found)
+
+    @property
+    def passed(self) -> list[str]:
+        """Names of the parameters that calls pass, in order."""
+        return [spec.name for spec in self.specs if spec.name not in self.weights]
+
+    def merged(self, items: Sequence[Any], weights: Mapping[str, Any]) -> list[Any]:
+        """Put what a call passed, and the weights, into the order of the problem's parameters."""
+        if len(items) != len(self.passed):
+            names = ", ".join(map(repr, self.passed)) or "none"
+            raise ValueError(
+                "a value must be provided for each parameter that is no weight: "
+                f"expected {len(self.passed)} ({names}), got {len(items)}"
+            )
+        rest: Iterator[Any] = iter(items)
+        return [weights[spec.name] if spec.name in weights else next(rest) for spec in self.specs]
+
+    def listed(self, inputs: Sequence[Any]) -> list[Any]:
+        """Bring the call forms ``layer(A, b)``, ``layer([A, b])`` and ``layer({"A": A, "b": b})`` into one."""
+        if len(inputs) != 1 or not isinstance(inputs[0], (list, tuple, Mapping)):
+            return list(inputs)
+        (inner,) = inputs
+        return self._from_names(inner) if isinstance(inner, Mapping) else list(inner)
+
+    def shapes(self, tree: Any) -> list[tuple[int | None, ...]]:
+        """As `listed`, of shapes; a shape alone is that of the one parameter."""
+        if tree is None:
+            return []
+        if isinstance(tree, Mapping):
+            return [tuple(shape) for shape in self._from_names(tree)]
+        if _is_shape(tree):
+            return [tuple(tree)] if tree or self.passed else []
+        if len(tree) == 1 and not _is_shape(tree[0]):
+            return self.shapes(tree[0])
+        return [tuple(shape) for shape in tree]
+
+    def _from_names(self, items: Mapping[str, Any]) -> list[Any]:
+        if set(items) != set(self.passed):
+            raise ValueError(f"expected values by the names {self.passed}, got {list(items)}")
+        return [items[name] for name in self.passed]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the options of the weights as what JSON can hold."""
+        return {
+            name: {
+                key: _PARTS[key].serialize(value) if key in _PARTS and value is not None else value
+                for key, value in options.items()
+            }
+            for name, options in self.weights.items()
+        }
+
+
+def _is_shape(tree: Any) -> bool:
+    return all(size is None or isinstance(size, (int, np.integer)) for size in tree)
+
+
+def _options(value: Any) -> dict[str, Any]:
+    """Read an initializer, an array, or the keyword arguments of ``add_weight``."""
+    serialized = isinstance(value, Mapping) and "class_name" in value
+    options = dict(value) if isinstance(value, Mapping) and not serialized else {"initializer": value}
+    start = options.get("initializer")
+    if start is not None and not isinstance(start, (str, Mapping)) and not callable(start):
+        options["initializer"] = keras.initializers.Constant(np.asarray(start).tolist())
+    return {key: _PARTS[key].get(item) if key in _PARTS else item for key, item in options.items()}

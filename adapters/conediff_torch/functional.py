@@ -1,0 +1,73 @@
+"""The layer as a plain function of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conediff.layer import CvxpyLayer
+from conediff_torch import _operator
+from conediff_torch._arrays import result_device, result_dtype
+from conediff_torch._autograd import Call, Solve, apply
+
+
+def solve(
+    layer: CvxpyLayer, *parameters: Tensor, solver_args: Mapping[str, Any] | None = None
+) -> tuple[Tensor, ...]:
+    """Solve a layer's problem; differentiable.
+
+    Parameters
+    ----------
+    layer : conediff.CvxpyLayer
+        The NumPy layer, which holds no tensors; ``conediff.torch.CvxpyLayer`` wraps one.
+    *parameters : Tensor, shape (..., *parameter.shape)
+        One for each parameter, in order; leading dimensions are the batch, and broadcast.
+    solver_args : mapping, optional
+        Overrides the layer's defaults for this call.
+
+    Returns
+    -------
+    tuple of Tensor, shape (*batch, *shape)
+        The values of the layer's variables, in the parameters' dtype and on their device.
+
+    Raises
+    ------
+    AttributeError
+        If a parameter is None.
+    TypeError
+        If a parameter is no tensor, or a solver argument is unknown.
+    RuntimeError
+        If the parameters are on different devices.
+    ParameterError, SolverError, ValueError
+        As `conediff.CvxpyLayer.solve`.
+
+    Examples
+    --------
+    >>> import cvxpy as cp, torch, conediff as cd
+    >>> x, c = cp.Variable(2), cp.Parameter(2)
+    >>> layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]), [c], [x])
+    >>> c_t = torch.tensor([1.0, -1.0], requires_grad=True)
+    >>> (x_t,) = solve(layer, c_t)
+    >>> x_t.sum().backward()
+    >>> c_t.grad.round(decimals=6).abs()
+    tensor([1., 0.])
+    """
+    for k, parameter in enumerate(parameters):
+        if not isinstance(parameter, Tensor):
+            _refuse(layer, k, parameter)
+    tensors = [p if p.layout is torch.strided else p.to_dense() for p in parameters]
+    if torch.compiler.is_compiling() or any(p.is_meta for p in tensors):
+        return _operator.solve(layer, tensors, solver_args)
+    call = Call(layer, solver_args or {}, result_dtype(tensors), result_device(tensors))
+    *values, _ = apply(Solve, call, *tensors)
+    return tuple(values)
+
+
+def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
+    name = repr(layer.parameters[k].name) if k < len(layer.parameters) else str(k)
+    if parameter is None:
+        raise AttributeError(f"parameter {name} is None, which has no values: pass a tensor")
+    raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}")

@@ -1,0 +1,348 @@
+"""What every adapter owes, stated without any framework: problems, and the NumPy layer as the oracle.
+
+A test module of an adapter provides an `Adapter` and calls the checks with it, once for each of `CASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import conediff as cd
+
+Array = NDArray[Any]
+Stated = tuple[cp.Problem, list[cp.Parameter], list[Any]]
+Sample = Callable[[np.random.Generator, tuple[int, ...]], list[Array]]
+
+
+class Adapter(Protocol):
+    """How a framework builds a layer and calls it, with arrays in and arrays out."""
+
+    def layer(self, problem: Any, parameters: Any, variables: Any, **options: Any) -> Any:
+        """Build the framework's layer."""
+
+    def call(self, layer: Any, values: Sequence[Array], **options: Any) -> tuple[Array, ...]:
+        """Call the layer; the values' dtypes are to be kept."""
+
+    def vjp(
+        self, layer: Any, values: Sequence[Array], cotangents: Sequence[Array], **options: Any
+    ) -> tuple[Array, ...]:
+        """Differentiate the sum of the products of the outputs and the cotangents (of their real parts)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A problem, and where to solve it.
+
+    Parameters
+    ----------
+    name : str
+    state : callable
+        Returns a problem, its parameters and what the layer is to return.
+    sample : callable
+        Draws values of the parameters, of the batch shape given.
+    gp : bool
+    """
+
+    name: str
+    state: Callable[[], Stated]
+    sample: Sample
+    gp: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def build(self, adapter: Adapter, **options: Any) -> tuple[Any, cd.CvxpyLayer]:
+        """Build the adapter's layer, and the oracle."""
+        stated = self.state()
+        return adapter.layer(*stated, gp=self.gp, **options), cd.CvxpyLayer(*stated, gp=self.gp, **options)
+
+    def values(self, batch: tuple[int, ...] = (), seed: int = 0) -> list[Array]:
+        """Draw values of the parameters."""
+        return self.sample(np.random.default_rng(seed), batch)
+
+
+def _normal(*shapes: tuple[int, ...]) -> Sample:
+    return lambda rng, batch: [rng.standard_normal(batch + shape) for shape in shapes]
+
+
+def _uniform(*shapes: tuple[int, ...]) -> Sample:
+    return lambda rng, batch: [rng.uniform(1, 2, batch + shape) for shape in shapes]
+
+
+# ---------------------------------------------------------------------- cones
+
+
+def _quadratic() -> Stated:
+    """Free, zero and nonnegative rows; a matrix, a vector and a scalar parameter; duals and the value."""
+    x, A, b, lam = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4), cp.Parameter(nonneg=True)
+    constraints = [cp.sum(x) == 0.5, x >= -0.3]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + lam * cp.sum_squares(x)), constraints)
+    duals = [c.dual_variables[0] for c in constraints]
+    return problem, [A, b, lam], [x, *duals, problem.objective]
+
+
+def _quadratic_values(rng: np.random.Generator, batch: tuple[int, ...]) -> list[Array]:
+    return [rng.standard_normal((*batch, 4, 3)), rng.standard_normal((*batch, 4)), rng.uniform(1, 2, batch)]
+
+
+def _box() -> Stated:
+    x, c = cp.Variable(4, bounds=[-0.5, 0.5]), cp.Parameter(4)
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - c))), [c], [x]
+
+
+def _second_order() -> Stated:
+    x, c, r = cp.Variable(3), cp.Parameter(3), cp.Parameter(pos=True)
+    problem = cp.Problem(cp.Minimize(c @ x), [cp.norm(x) <= r])
+    return problem, [c, r], [x, problem.constraints[0].dual_variables[0]]
+
+
+def _exponential() -> Stated:
+    x, c = cp.Variable(3), cp.Parameter(3)
+    return cp.Problem(cp.Maximize(c @ x + cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [c], [x]
+
+
+def _power() -> Stated:
+    x, p = cp.Variable(2), cp.Parameter(2, neg=True)
+    return cp.Problem(cp.Maximize(p @ x), [cp.PowCone3D(x[0], x[1], 1, 0.3), cp.sum(x) <= 3]), [p], [x]
+
+
+def _semidefinite() -> Stated:
+    X, C = cp.Variable((3, 3), symmetric=True), cp.Parameter((3, 3))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0, cp.diag(X) == 1])
+    return problem, [C], [X, problem.constraints[0].dual_variables[0]]
+
+
+def _complex_semidefinite() -> Stated:
+    X, C = cp.Variable((2, 2), hermitian=True), cp.Parameter((2, 2), complex=True)
+    return cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0]), [C], [X]
+
+
+# ---------------------------------------------------------------------- kinds of parameters
+
+
+def _quadratic_form() -> Stated:
+    x, P, q = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    return cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, P) + q @ x), [x >= -0.4]), [P, q], [x]
+
+
+def _quadratic_form_values(rng: np.random.Generator, batch: tuple[int, ...]) -> list[Array]:
+    root = rng.standard_normal((*batch, 3, 3))
+    return [root @ root.swapaxes(-1, -2) + np.eye(3), rng.standard_normal((*batch, 3))]
+
+
+def _structured() -> Stated:
+    """A symmetric, a diagonal and a sparse parameter, and one with bounds of its own."""
+    x, S = cp.Variable(3), cp.Parameter((3, 3), symmetric=True)
+    D, lower = cp.Parameter((3, 3), diag=True), cp.Parameter(3, nonpos=True)
+    objective = cp.sum_squares(x - S @ np.ones(3)) + cp.sum_squares(D @ x)
+    return cp.Problem(cp.Minimize(objective), [x >= lower]), [S, D, lower], [x]
+
+
+def _structured_values(rng: np.random.Generator, batch: tuple[int, ...]) -> list[Array]:
+    S = rng.standard_normal((*batch, 3, 3))
+    return [
+        S + S.swapaxes(-1, -2),
+        rng.uniform(1, 2, (*batch, 3, 1)) * np.eye(3),
+        -rng.uniform(0.1, 1, (*batch, 3)),
+    ]
+
+
+def _geometric() -> Stated:
+    x, y = cp.Variable(pos=True), cp.Variable(pos=True)
+    a, b = cp.Parameter(pos=True), cp.Parameter(pos=True)
+    problem = cp.Problem(cp.Minimize(a / x + x / y + y), [x * y <= b])
+    return problem, [a, b], [x, y, problem.objective]
+
+
+CASES = (
+    Case("quadratic", _quadratic, _quadratic_values),
+    Case("box", _box, _normal((4,))),
+    Case("second_order", _second_order, _uniform((3,), ())),
+    Case("exponential", _exponential, _normal((3,))),
+    Case("power", _power, lambda rng, batch: [-rng.uniform(1, 2, (*batch, 2))]),
+    Case("semidefinite", _semidefinite, _normal((3, 3))),
+    Case(
+        "complex",
+        _complex_semidefinite,
+        lambda rng, batch: [rng.standard_normal((*batch, 2, 2)) + 1j * rng.standard_normal((*batch, 2, 2))],
+    ),
+    Case("quadratic_form", _quadratic_form, _quadratic_form_values),
+    Case("structured", _structured, _structured_values),
+    Case("geometric", _geometric, _uniform((), ()), gp=True),
+)
+QUADRATIC = CASES[0]
+
+
+# ---------------------------------------------------------------------- checks against the NumPy layer
+
+
+def cotangents_of(solution: cd.LayerSolution, seed: int = 1) -> list[Array]:
+    """Draw a cotangent for every value of a solution."""
+    rng = np.random.default_rng(seed)
+    draws = [rng.standard_normal((2, *value.shape)) for value in solution.values]
+    return [
+        draw[0] + 1j * draw[1] if np.iscomplexobj(value) else draw[0]
+        for draw, value in zip(draws, solution.values, strict=True)
+    ]
+
+
+def check_against_oracle(adapter: Adapter, case: Case, batch: tuple[int, ...]) -> None:
+    """Values and gradients are the NumPy layer's."""
+    layer, oracle = case.build(adapter)
+    values = case.values(batch)
+    solution = oracle.solve(*values)
+    _equal(adapter.call(layer, values), solution.values)
+    cotangents = cotangents_of(solution)
+    _equal(adapter.vjp(layer, values, cotangents), solution.vjp(*cotangents))
+
+
+def check_broadcasting(adapter: Adapter) -> None:
+    """Parameters broadcast against each other; gradients come back in the shapes passed."""
+    layer, oracle = QUADRATIC.build(adapter)
+    A, b, lam = QUADRATIC.values()
+    values = [A, np.stack([b, 2 * b])[:, None], np.array([lam, 2 * lam, 3 * lam])]
+    solution = oracle.solve(*values)
+    assert solution.batch == (2, 3)
+    _equal(adapter.call(layer, values), solution.values)
+    cotangents = cotangents_of(solution)
+    _equal(adapter.vjp(layer, values, cotangents), solution.vjp(*cotangents))
+
+
+def check_empty_batch(adapter: Adapter) -> None:
+    """A batch of no elements gives empty outputs and gradients."""
+    layer, oracle = QUADRATIC.build(adapter)
+    A, _, lam = QUADRATIC.values()
+    values = [A, np.zeros((0, 4)), lam]
+    outputs = adapter.call(layer, values)
+    assert [o.shape for o in outputs] == [(0, *spec.shape) for spec in oracle.outputs]
+    gradients = adapter.vjp(layer, values, [np.zeros(o.shape) for o in outputs])
+    _equal(gradients, [np.zeros((4, 3)), np.zeros((0, 4)), np.zeros(())])
+
+
+def check_dtype(adapter: Adapter, dtype: Any, rtol: float) -> None:
+    """Outputs and gradients have the dtype of the parameters; inside, everything is in double precision."""
+    layer, oracle = QUADRATIC.build(adapter)
+    values = [value.astype(dtype) for value in QUADRATIC.values((2,))]
+    solution = oracle.solve(*(value.astype(np.float64) for value in values))
+    outputs = adapter.call(layer, values)
+    cotangents = [np.ones(value.shape, dtype) for value in solution.values]
+    gradients = adapter.vjp(layer, values, cotangents)
+    expected = solution.vjp(*(cotangent.astype(np.float64) for cotangent in cotangents))
+    for got, exact in zip((*outputs, *gradients), (*solution.values, *expected), strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.astype(np.float64), exact, rtol=rtol, atol=rtol)
+
+
+def infeasible_in_row_one() -> tuple[Stated, list[Array]]:
+    """Case I: minimise the norm above p, below a sum; row 1 cannot."""
+    x, p = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= p, cp.sum(x) <= 1])
+    return (problem, [p], [x]), [np.array([[0.1, 0.2], [2.0, 2.0], [0.3, 0.1]])]
+
+
+def check_failures(adapter: Adapter) -> None:
+    """An infeasible element raises, or is NaN with NaN or zero gradient; the others are exact."""
+    stated, values = infeasible_in_row_one()
+    layer = adapter.layer(*stated)
+    with pytest.raises(cd.SolverError) as caught:
+        adapter.call(layer, values)
+    assert caught.value.indices == ((1,),) and caught.value.statuses == ("infeasible",)
+    for answer, fill in (("nan", np.nan), ("zero_grad", 0.0), (lambda solution: "nan", np.nan)):
+        (x,) = adapter.call(layer, values, solver_args={"on_failure": answer})
+        np.testing.assert_allclose(x, [[0.1, 0.2], [np.nan] * 2, [0.3, 0.1]], atol=1e-8)
+        (g,) = adapter.vjp(layer, values, [np.ones((3, 2))], solver_args={"on_failure": answer})
+        np.testing.assert_allclose(g, [[1, 1], [fill] * 2, [1, 1]], atol=1e-8)
+        assert layer.info["status"].tolist() == ["solved", "infeasible", "solved"]
+
+
+def check_projection(adapter: Adapter) -> None:
+    """Case H: projection onto a polytope, with its closed form."""
+    x, c = cp.Variable(2), cp.Parameter(2)
+    constraints = [x[0] - 2 * x[1] + 2 >= 0, -x[0] - 2 * x[1] + 6 >= 0, -x[0] + 2 * x[1] + 2 >= 0]
+    layer = adapter.layer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), constraints), [c], [x])
+    values = [np.array([1.0, 2.5])]
+    np.testing.assert_allclose(adapter.call(layer, values)[0], [1.4, 1.7], atol=1e-8)
+    rows = [adapter.vjp(layer, values, [row])[0] for row in np.eye(2)]
+    np.testing.assert_allclose(rows, [[0.8, 0.4], [0.4, 0.2]], atol=1e-8)
+
+
+def check_dual_gradient(adapter: Adapter) -> None:
+    """Case C: the multipliers of a least-norm problem, and their gradient in b, -(AA')^-1."""
+    rng = np.random.default_rng(3)
+    x, A, b = cp.Variable(3), cp.Parameter((2, 3)), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x)), [A @ x == b])
+    layer = adapter.layer(problem, [A, b], [problem.constraints[0].dual_variables[0]])
+    values = [rng.standard_normal((2, 3)), rng.standard_normal(2)]
+    inverse = np.linalg.inv(values[0] @ values[0].T)
+    np.testing.assert_allclose(adapter.call(layer, values)[0], -inverse @ values[1], rtol=1e-8)
+    rows = [adapter.vjp(layer, values, [row])[1] for row in np.eye(2)]
+    np.testing.assert_allclose(rows, -inverse, rtol=1e-8)
+
+
+def check_loss_scaling(adapter: Adapter) -> None:
+    """Case D: the gradient is linear in the loss, down to the smallest scales."""
+    layer, oracle = QUADRATIC.build(adapter)
+    values = QUADRATIC.values()
+    cotangents = cotangents_of(oracle.solve(*values))
+    reference = adapter.vjp(layer, values, cotangents)
+    for scale in (1e-4, 1e-8, 1e-12):
+        scaled = adapter.vjp(layer, values, [scale * g for g in cotangents])
+        for got, expected in zip(scaled, reference, strict=True):
+            np.testing.assert_allclose(got / scale, expected, rtol=1e-8)
+
+
+def check_linear_program(adapter: Adapter) -> None:
+    """Case J: the vertex of a linear program does not move; smoothed, it does."""
+    w, e, gamma = cp.Variable(3), cp.Parameter(3), 0.1
+    constraints = [cp.sum(w) == 1, w >= 0]
+    values = [np.array([0.1, 0.2, -0.1])]
+    layer = adapter.layer(cp.Problem(cp.Maximize(e @ w), constraints), [e], [w])
+    np.testing.assert_allclose(adapter.call(layer, values)[0], [0, 1, 0], atol=1e-8)
+    np.testing.assert_allclose(adapter.vjp(layer, values, [np.arange(3.0)])[0], 0, atol=1e-8)
+    smooth = cp.Problem(cp.Maximize(e @ w - gamma * cp.sum_squares(w)), constraints)
+    layer = adapter.layer(smooth, [e], [w])
+    assert np.abs(adapter.vjp(layer, values, [np.arange(3.0)])[0]).max() > 0.1
+
+
+# ---------------------------------------------------------------------- bad input
+
+_A, _B, _LAM = np.ones((4, 3)), np.ones(4), np.ones(())
+# What is passed to the quadratic case, the error, and what its message says.
+BAD_CALLS: tuple[tuple[str, list[Any], type[Exception], str], ...] = (
+    ("too few", [_A, _B], ValueError, "expected 3"),
+    ("too many", [_A, _B, _LAM, _LAM], ValueError, "expected 3"),
+    ("shape", [_A, np.ones(5), _LAM], ValueError, "Invalid parameter shape"),
+    ("dimensionality", [np.ones(3), _B, _LAM], ValueError, "Invalid parameter dimensionality"),
+    ("batch", [np.ones((2, 4, 3)), np.ones((3, 4)), _LAM], ValueError, "Inconsistent batch sizes"),
+    ("nan", [_A, np.array([1, 1, np.nan, 1]), _LAM], cd.ParameterError, r"not finite, but .*\[2\] is nan"),
+    ("inf", [_A, _B, np.array(np.inf)], cd.ParameterError, "not finite"),
+    ("attribute", [_A, _B, np.array(-1.0)], cd.ParameterError, "declared nonneg"),
+)
+
+
+def bad_constructions() -> list[tuple[str, Callable[[Adapter], Any], type[Exception], str]]:
+    """What is built, the error, and what its message says."""
+    x, p, other = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    good = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
+    bad = cp.Problem(cp.Minimize(cp.sum_squares(x - cp.multiply(p, p))))
+    return [
+        ("parameters", lambda a: a.layer(good, [other], [x]), ValueError, "exactly match problem.parameters"),
+        ("variables", lambda a: a.layer(good, [p], [cp.Variable()]), ValueError, "a subset of problem.var"),
+        ("list", lambda a: a.layer(good, p, [x]), ValueError, "must be provided as a list or tuple"),
+        ("dpp", lambda a: a.layer(bad, [p], [x]), cd.DPPError, "Problem must be DPP"),
+        ("name", lambda a: a.layer(good, [p], [x], solver_args={"epz": 1}), TypeError, "unknown solver arg"),
+    ]
+
+
+def _equal(got: Sequence[Any], expected: Sequence[Any]) -> None:
+    assert len(got) == len(expected)
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == e.shape
+        np.testing.assert_allclose(g, e, rtol=1e-9, atol=1e-10)

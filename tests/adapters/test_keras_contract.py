@@ -1,0 +1,140 @@
+"""The Keras layer against the adapters' contract, eagerly and in a graph."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+
+import conediff as cd
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras has another backend", allow_module_level=True)
+
+from conediff_tensorflow import CvxpyLayer  # noqa: E402
+from tests.adapters import contract  # noqa: E402
+
+
+class Eager:
+    """The layer called eagerly."""
+
+    def layer(self, problem, parameters, variables, **options):
+        return CvxpyLayer(problem, parameters, variables, **options)
+
+    def call(self, layer, values, **options):
+        return tuple(np.asarray(value) for value in layer(*map(tf.constant, values), **options))
+
+    def vjp(self, layer, values, cotangents, **options):
+        tensors = [tf.constant(value) for value in values]
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            outputs = layer(*tensors, **options)
+        return self._numbers(tape.gradient(outputs, tensors, [tf.constant(g) for g in cotangents]))
+
+    def _numbers(self, tensors):
+        return tuple(np.asarray(tensor) for tensor in tensors)
+
+
+class Graph(Eager):
+    """The layer inside ``tf.function``, the tape too or outside."""
+
+    def __init__(self, inside: bool) -> None:
+        self.inside = inside
+
+    def call(self, layer, values, **options):
+        function = tf.function(lambda *tensors: layer(*tensors, **options), autograph=False)
+        return self._numbers(function(*map(tf.constant, values)))
+
+    def vjp(self, layer, values, cotangents, **options):
+        def gradient(function, tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                outputs = function(*tensors)
+            return tape.gradient(outputs, tensors, [tf.constant(g) for g in cotangents])
+
+        tensors = [tf.constant(value) for value in values]
+        if self.inside:
+            call = lambda *ts: layer(*ts, **options)  # noqa: E731
+            return self._numbers(tf.function(lambda *ts: gradient(call, ts), autograph=False)(*tensors))
+        return self._numbers(
+            gradient(tf.function(lambda *ts: layer(*ts, **options), autograph=False), tensors)
+        )
+
+
+EAGER = Eager()
+MODES = {"eager": EAGER, "graph": Graph(False), "graph with tape": Graph(True)}
+
+
+@pytest.fixture(params=MODES.values(), ids=list(MODES))
+def adapter(request):
+    return request.param
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_against_oracle(adapter, case, batch):
+    contract.check_against_oracle(adapter, case, batch)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_broadcasting,
+        contract.check_empty_batch,
+        contract.check_projection,
+        contract.check_dual_gradient,
+        contract.check_loss_scaling,
+        contract.check_linear_program,
+    ],
+)
+def test_contract(adapter, check):
+    check(adapter)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"),
+    [("float64", 1e-9), ("float32", 1e-5), ("float16", 2e-2), ("bfloat16", 1e-1)],
+)
+def test_dtype(adapter, dtype, rtol):
+    contract.check_dtype(adapter, tf.as_dtype(dtype).as_numpy_dtype, rtol)
+
+
+def test_failures():
+    contract.check_failures(EAGER)
+
+
+@pytest.mark.parametrize("name, values, error, message", contract.BAD_CALLS, ids=lambda v: v if isinstance(v, str) else "")
+def test_bad_calls(name, values, error, message):
+    layer, _ = contract.QUADRATIC.build(EAGER)
+    with pytest.raises(error, match=message):
+        EAGER.call(layer, values)
+    kind = error if error is ValueError else tf.errors.InvalidArgumentError
+    with pytest.raises(kind, match=message):
+        MODES["graph"].call(layer, values)
+
+
+@pytest.mark.parametrize("name, build, error, message", contract.bad_constructions(), ids=lambda v: v if isinstance(v, str) else "")
+def test_bad_constructions(name, build, error, message):
+    with pytest.raises(error, match=message):
+        build(EAGER)
+
+
+def test_failures_in_a_graph():
+    """TensorFlow wraps the error, and keeps its message; the answers are the eager ones."""
+    (problem, parameters, variables), values = contract.infeasible_in_row_one()
+    layer, graph = CvxpyLayer(problem, parameters, variables), MODES["graph"]
+    with pytest.raises(tf.errors.UnknownError, match=r"SolverError: 1 of 3 .*1 \(infeasible\)"):
+        graph.call(layer, values)
+    for mode in (MODES["graph"], MODES["graph with tape"]):
+        for answer, fill in (("nan", np.nan), ("zero_grad", 0.0), (lambda solution: "zero_grad", 0.0)):
+            options = {"solver_args": {"on_failure": answer}}
+            np.testing.assert_allclose(mode.call(layer, values, **options)[0][1], [np.nan] * 2)
+            (g,) = mode.vjp(layer, values, [np.ones((3, 2))], **options)
+            np.testing.assert_allclose(g, [[1, 1], [fill] * 2, [1, 1]], atol=1e-8)
+            assert layer.info["status"].tolist() == ["solved", "infeasible", "solved"]
+    assert isinstance(layer._core, cd.CvxpyLayer)

@@ -1,0 +1,298 @@
+"""Derivatives of the Keras layer in every mode of TensorFlow; what is not there is refused."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import gc
+import tracemalloc
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import conediff as cd
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras has another backend", allow_module_level=True)
+
+from conediff_tensorflow import CvxpyLayer  # noqa: E402
+
+RNG = np.random.default_rng(0)
+# One matrix for four right-hand sides, with tangents and a cotangent.
+A, B, DA, DB = (tf.constant(RNG.standard_normal(shape)) for shape in [(2, 3), (4, 2), (2, 3), (4, 2)])
+W = RNG.standard_normal((4, 3))
+
+
+def _layers():
+    a, b, x = cp.Parameter((2, 3)), cp.Parameter(2), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) + cp.sum(x)), [a @ x == b])
+    core = cd.CvxpyLayer(problem, [a, b], [x])
+    return CvxpyLayer(problem, [a, b], [x], single_output=True), core.solve(A.numpy(), B.numpy())
+
+
+
+
+LAYER, SOLUTION = _layers()
+GA, GB = SOLUTION.vjp(W)
+(DX,) = SOLUTION.jvp(DA.numpy(), DB.numpy())
+GRAPH = tf.function(lambda a, b: LAYER(a, b), autograph=False)
+BOTH = pytest.mark.parametrize("layer", [LAYER, GRAPH], ids=["eager", "graph"])
+
+
+def in_graph(function):
+    """Run the whole function, tapes included, in one graph."""
+    return lambda *args: tf.function(function, autograph=False)(*args)
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
+
+
+@BOTH
+def test_persistent_tape(layer):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([A, B])
+        x = layer(A, B)
+        loss = tf.reduce_sum(x * W)
+        other = tf.reduce_sum(x**2)
+    for _ in range(2):
+        a, b = tape.gradient(loss, [A, B])
+        close(a, GA)
+        close(b, GB)
+    close(tape.gradient(other, B), SOLUTION.vjp(2 * SOLUTION.values[0])[1])
+
+
+@BOTH
+@pytest.mark.parametrize("pfor", [True, False], ids=["pfor", "loop"])
+def test_jacobians(layer, pfor):
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([A, B])
+        x = layer(A, B)
+    by_b = tape.batch_jacobian(x, B, experimental_use_pfor=pfor)
+    by_a = tape.jacobian(x, A, experimental_use_pfor=pfor)
+    close(np.einsum("bij,bi->bj", by_b, W), GB)
+    close(np.einsum("bikl,bi->kl", by_a, W), GA)
+    close(np.einsum("bikl,kl->bi", by_a, DA) + np.einsum("bij,bj->bi", by_b, DB), DX)
+
+
+@BOTH
+def test_forward_mode(layer):
+    with tf.autodiff.ForwardAccumulator([A, B], [DA, DB]) as accumulator:
+        x = layer(A, B)
+    close(accumulator.jvp(x), DX)
+    with tf.autodiff.ForwardAccumulator(B, DB) as accumulator:
+        x = layer(A, B)
+    close(accumulator.jvp(x), SOLUTION.jvp(None, DB.numpy())[0])
+
+
+def test_forward_mode_within_a_graph():
+    def push(a, b, da, db):
+        with tf.autodiff.ForwardAccumulator([a, b], [da, db]) as accumulator:
+            x = LAYER(a, b)
+        return x, accumulator.jvp(x)
+
+    x, dx = in_graph(push)(A, B, DA, DB)
+    close(x, SOLUTION.values[0])
+    close(dx, DX)
+
+
+@BOTH
+def test_both_modes_at_once(layer):
+    with tf.GradientTape() as tape, tf.autodiff.ForwardAccumulator([A, B], [DA, DB]) as accumulator:
+        tape.watch([A, B])
+        x = layer(A, B)
+    close(tape.gradient(x, B, W), GB)
+    close(accumulator.jvp(x), DX)
+
+
+def _twice(a, b):
+    with tf.GradientTape() as outer:
+        outer.watch([a, b])
+        with tf.GradientTape() as inner:
+            inner.watch([a, b])
+            loss = tf.reduce_sum(LAYER(a, b) ** 2)
+        gradient = inner.gradient(loss, b)
+    return outer.gradient(gradient, b)
+
+
+def _forward_over_reverse(a, b):
+    with tf.autodiff.ForwardAccumulator(b, DB) as accumulator:
+        with tf.GradientTape() as tape:
+            tape.watch(b)
+            loss = tf.reduce_sum(LAYER(a, b) ** 2)
+        gradient = tape.gradient(loss, b)
+    return accumulator.jvp(gradient)
+
+
+def _reverse_over_forward(a, b):
+    with tf.GradientTape() as tape:
+        tape.watch(b)
+        with tf.autodiff.ForwardAccumulator(b, DB) as accumulator:
+            x = LAYER(a, b)
+        dx = accumulator.jvp(x)
+    return tape.gradient(dx, b)
+
+
+@pytest.mark.parametrize("second", [_twice, _forward_over_reverse, _reverse_over_forward])
+@pytest.mark.parametrize("run", [lambda f: f, in_graph], ids=["eager", "graph"])
+def test_second_derivatives_are_refused(second, run):
+    """Never half of them: what cannot be computed is an error."""
+    with pytest.raises((NotImplementedError, tf.errors.UnimplementedError), match="second derivatives"):
+        run(second)(A, B)
+
+
+def test_second_derivatives_through_a_graph_are_refused():
+    with tf.GradientTape() as outer:
+        outer.watch([A, B])
+        with tf.GradientTape() as inner:
+            inner.watch([A, B])
+            loss = tf.reduce_sum(GRAPH(A, B) ** 2)
+        gradient = inner.gradient(loss, B)
+    with pytest.raises((NotImplementedError, tf.errors.UnimplementedError), match="second derivatives"):
+        outer.gradient(gradient, B)
+
+
+@pytest.mark.parametrize("run", [lambda f: f, in_graph], ids=["eager", "graph"])
+def test_nested_tapes_where_defined(run):
+    """The gradient is linear in what the outputs are multiplied with."""
+
+    def nested(a, b, w):
+        with tf.GradientTape() as outer:
+            outer.watch(w)
+            with tf.GradientTape() as inner:
+                inner.watch(b)
+                loss = tf.reduce_sum(w * LAYER(a, b))
+            gradient = inner.gradient(loss, b)
+        return outer.gradient(gradient, w, DB)
+
+    close(run(nested)(A, B, tf.constant(W)), SOLUTION.jvp(None, DB.numpy())[0])
+
+
+def test_only_what_is_needed(monkeypatch):
+    asked = []
+    original = cd.LayerSolution.vjp
+
+    def spy(self, *cotangents, needed=None, **options):
+        asked.append(list(needed))
+        return original(self, *cotangents, needed=needed, **options)
+
+    monkeypatch.setattr(cd.LayerSolution, "vjp", spy)
+    with tf.GradientTape() as tape:
+        tape.watch(B)
+        x = LAYER(A, B)
+    close(tape.gradient(x, B, W), GB)
+    assert asked == [[False, True]]
+
+    def constant_matrix(b):
+        with tf.GradientTape() as tape:
+            tape.watch(b)
+            x = LAYER(tf.constant(A.numpy()), b)
+        return tape.gradient(x, b, W)
+
+    close(in_graph(constant_matrix)(B), GB)
+    assert asked[1:] == [[False, True]]
+
+
+def test_integers_have_no_gradient():
+    b = tf.constant([[1, 2], [3, 4]])
+    with tf.GradientTape() as tape:
+        tape.watch(A)
+        x = LAYER(A, b)
+    assert x.dtype == "float64"
+    assert tape.gradient(x, A).shape == A.shape
+
+
+@BOTH
+def test_compute_gradient(layer):
+    theory, numbers = tf.test.compute_gradient(layer, [A, B], delta=1e-5)
+    for exact, estimate in zip(theory, numbers, strict=True):
+        np.testing.assert_allclose(exact, estimate, rtol=1e-6, atol=1e-8)
+
+
+def test_complex_gradients_are_tensorflows():
+    """TensorFlow's convention: the gradient of a real function is dL/dRe + i dL/dIm."""
+    X, C = cp.Variable((2, 2), hermitian=True), cp.Parameter((2, 2), complex=True)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cp.real(cp.trace(X)) == 1]), [C], [X], single_output=True
+    )
+    c = tf.constant(RNG.standard_normal((2, 2)) + 1j * RNG.standard_normal((2, 2)))
+    weight = tf.constant(RNG.standard_normal((2, 2)) + 1j * RNG.standard_normal((2, 2)))
+
+    def closed(c):
+        hermitian = (c + tf.linalg.adjoint(c)) / 2
+        shift = (1 - tf.linalg.trace(hermitian)) / 2
+        return hermitian + shift * tf.eye(2, dtype=c.dtype)
+
+    gradients = []
+    for function in (layer, closed):
+        with tf.GradientTape() as tape:
+            tape.watch(c)
+            loss = tf.math.real(tf.reduce_sum(weight * function(c)))
+        gradients.append(tape.gradient(loss, c))
+    close(*gradients)
+    real = tf.math.real(c)
+    with tf.GradientTape() as tape:
+        tape.watch(real)
+        loss = tf.math.real(tf.reduce_sum(weight * layer(real)))
+    assert tape.gradient(loss, real).dtype == "float64"
+
+
+@pytest.mark.parametrize("layer", [LAYER, GRAPH], ids=["eager", "graph"])
+@pytest.mark.parametrize("steps", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_memory_is_flat(layer, steps):
+    """Neither calls under a tape nor those without leave anything behind."""
+
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch([A, B])
+            loss = tf.reduce_sum(layer(A, B) * W)
+        tape.gradient(loss, [A, B])
+        with tf.GradientTape() as tape:
+            tape.watch(B)
+            layer(A, B)
+        layer(A, B)
+
+    def live():
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0], len(gc.get_objects())
+
+    for _ in range(20):
+        step()
+    tracemalloc.start()
+    try:
+        step()
+        start = live()
+        for _ in range(steps):
+            step()
+        end = live()
+    finally:
+        tracemalloc.stop()
+    assert end[0] - start[0] < 50_000
+    assert end[1] - start[1] < 200
+
+
+def test_jacobians_leave_nothing_behind():
+    def step():
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(B)
+            x = LAYER(A, B)
+        tape.batch_jacobian(x, B)
+
+    for _ in range(3):
+        step()
+    gc.collect()
+    before = sum(isinstance(o, cd.LayerSolution) for o in gc.get_objects())
+    for _ in range(5):
+        step()
+    gc.collect()
+    assert sum(isinstance(o, cd.LayerSolution) for o in gc.get_objects()) <= before
+
+
+def test_xla_says_what_to_do():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="pass_jit_compile_False"):
+        tf.function(lambda a, b: LAYER(a, b), jit_compile=True, autograph=False)(A, B)

@@ -1,0 +1,388 @@
+"""The PyTorch layer: the contract, calls, dtypes, what is computed and kept, and bad input."""
+
+from __future__ import annotations
+
+import doctest
+import gc
+import importlib
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import conediff as cd
+from tests.adapters import contract
+
+torch = pytest.importorskip("torch")
+ct = importlib.import_module("conediff.torch")
+handles = importlib.import_module("conediff_torch._handles")
+
+QUADRATIC = contract.QUADRATIC
+
+
+class TorchAdapter:
+    """Arrays in, arrays out."""
+
+    def layer(self, problem, parameters, variables, **options):
+        return ct.CvxpyLayer(problem, parameters, variables, **options)
+
+    def call(self, layer, values, **options):
+        return tuple(out.numpy() for out in layer(*(torch.tensor(v) for v in values), **options))
+
+    def vjp(self, layer, values, cotangents, **options):
+        tensors = [torch.tensor(v, requires_grad=True) for v in values]
+        torch.autograd.backward(layer(*tensors, **options), [torch.tensor(g) for g in cotangents])
+        return tuple(t.grad.numpy() for t in tensors)
+
+
+ADAPTER = TorchAdapter()
+
+
+def quadratic(**solver_args):
+    return ct.CvxpyLayer(*QUADRATIC.state(), solver_args=solver_args)
+
+
+def tensors(*batch, grad=False, dtype=torch.float64):
+    return [torch.tensor(v, dtype=dtype, requires_grad=grad) for v in QUADRATIC.values(batch)]
+
+
+def living():
+    """Count the solutions that something keeps."""
+    gc.collect()
+    return len(handles._tickets)
+
+
+# ---------------------------------------------------------------------- the contract
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 1, 2)], ids=str)
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_oracle(case, batch):
+    contract.check_against_oracle(ADAPTER, case, batch)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_broadcasting,
+        contract.check_empty_batch,
+        contract.check_failures,
+        contract.check_projection,
+        contract.check_dual_gradient,
+        contract.check_loss_scaling,
+        pytest.param(
+            contract.check_linear_program,
+            marks=pytest.mark.filterwarnings("ignore::conediff.DegeneracyWarning"),
+        ),
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_contract(check):
+    check(ADAPTER)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float16, 3e-2), (np.float32, 1e-5), (np.float64, 1e-9)])
+def test_dtype(dtype, rtol):
+    contract.check_dtype(ADAPTER, dtype, rtol)
+
+
+@pytest.mark.parametrize(("values", "error", "message"), [b[1:] for b in contract.BAD_CALLS])
+def test_bad_calls(values, error, message):
+    with pytest.raises(error, match=message):
+        ADAPTER.call(quadratic(), values)
+
+
+@pytest.mark.parametrize("build,error,message", [b[1:] for b in contract.bad_constructions()])
+def test_bad_constructions(build, error, message):
+    with pytest.raises(error, match=message):
+        build(ADAPTER)
+
+
+# ---------------------------------------------------------------------- calls
+
+
+def test_result_is_a_tuple_and_a_layer_of_no_parameters_works():
+    x = cp.Variable(2)
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
+    result = layer()
+    assert isinstance(result, tuple) and result[0].dtype == torch.get_default_dtype()
+    assert torch.allclose(result[0], torch.ones(2))
+
+
+def test_functional_is_the_same():
+    layer, values = quadratic(), tensors(2)
+    for one, other in zip(layer(*values), ct.functional.solve(layer.numpy_layer, *values), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_opt_layer_returns_one_tensor_for_one_variable():
+    x, y, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
+    one = ct.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), [lambda x, p: -x], [], tol=1e-9)
+    p_t = torch.tensor([1.0, -1.0], requires_grad=True)
+    out = one(p_t)
+    assert torch.allclose(out, torch.tensor([1.0, 0.0]))
+    out.sum().backward()
+    assert torch.allclose(p_t.grad, torch.tensor([1.0, 0.0]))
+    two = ct.OptLayer(
+        [x, y],
+        [p],
+        lambda x, y, p: cp.sum_squares(x - p) + cp.square(y),
+        equalities=[lambda x, y, p: y - cp.sum(x)],
+    )
+    x_t, y_t = two(p_t)
+    assert x_t.shape == (2,) and y_t.shape == ()
+    with pytest.raises(TypeError, match="unknown solver argument"):
+        ct.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), epz=1)
+
+
+def test_solver_args_of_a_call_override_the_layers():
+    layer, values = quadratic(refine=False, tol=1e-3), tensors()
+    layer(*values)
+    assert layer.info["refinements"] == 0
+    layer(*values, solver_args={"refine": True, "tol": 1e-10})
+    assert layer.info["refinements"] > 0 and layer.info["residual"] <= 1e-10
+    with pytest.raises(TypeError, match="unknown solver argument 'epz'"):
+        layer(*values, solver_args={"epz": 1})
+
+
+def test_info_has_the_shape_of_the_batch():
+    layer = quadratic()
+    layer(*tensors(2, 3))
+    assert layer.info["status"].shape == (2, 3) and (layer.info["status"] == "solved").all()
+
+
+def test_warm_start():
+    layer, values = quadratic(warm_start=True), tensors(4)
+    cold = layer(*values)
+    layer(*tensors(2))
+    warm = layer(*values)
+    assert (layer.info["iterations"] == 0).all()
+    assert torch.allclose(cold[0], warm[0], rtol=1e-9)
+
+
+def test_the_callers_tensors_stay_as_they_are():
+    layer, values = quadratic(), tensors(2)
+    before = [v.clone() for v in values]
+    outputs = layer(*values)
+    for out in outputs:
+        out.add_(1)
+    assert all(torch.equal(a, b) for a, b in zip(values, before, strict=True))
+
+
+def test_changing_parameters_and_outputs_afterwards_does_not_change_the_gradient():
+    layer = quadratic()
+    (expected,) = torch.autograd.grad(layer(*(v := tensors(2, grad=True)))[0].sum(), v[0])
+    values = tensors(2, grad=True)
+    x = layer(*values)[0]
+    total = x.sum()
+    with torch.no_grad():
+        for v in values:
+            v.mul_(2)
+        x.zero_()
+    assert torch.equal(torch.autograd.grad(total, values[0])[0], expected)
+
+
+# ---------------------------------------------------------------------- dtypes and devices
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+def test_same_dtype_out(dtype):
+    values = tensors(2, grad=True, dtype=dtype)
+    outputs = quadratic()(*values)
+    assert all(out.dtype == dtype for out in outputs)
+    sum(out.sum() for out in outputs).backward()
+    assert all(v.grad.dtype == dtype and torch.isfinite(v.grad).all() for v in values)
+
+
+def test_attributes_allow_for_the_rounding_of_low_precision():
+    x, P, q = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - q) + cp.quad_form(x, P))), [P, q], [x])
+    root = torch.ones(3, 1) / 3
+    off = torch.zeros(3, 3)
+    off[0, 1] = 1e-3
+    assert layer((root @ root.T + off).bfloat16(), torch.ones(3).bfloat16())[0].dtype == torch.bfloat16
+    for q_t in (torch.ones(3), torch.ones(3).bfloat16()):
+        with pytest.raises(cd.ParameterError, match="PSD"):
+            layer(root @ root.T + off, q_t)
+
+
+def test_promotion_is_torchs_own():
+    A, b, lam = tensors()
+    layer = quadratic()
+    assert layer(A.float(), b, lam)[0].dtype == torch.float64
+    assert layer(A.float(), b.float(), lam)[0].dtype == torch.float32  # a scalar yields
+    assert layer(A.half(), b.bfloat16(), lam)[0].dtype == torch.float32
+    assert layer(A.float(), b.long(), lam.long())[0].dtype == torch.float32
+    assert layer(A.long(), b.long(), lam.long())[0].dtype == torch.get_default_dtype()
+
+
+def test_mixed_dtypes_have_gradients_of_their_own():
+    A, b, lam = tensors(2)
+    values = [A.float().requires_grad_(), b.requires_grad_(), lam.half().requires_grad_()]
+    quadratic()(*values)[0].sum().backward()
+    assert [v.grad.dtype for v in values] == [torch.float32, torch.float64, torch.float16]
+
+
+def test_default_dtype_is_respected():
+    A, b, lam = tensors()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert quadratic()(A.long(), b.long(), lam.long())[0].dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_autocast():
+    linear, layer = torch.nn.Linear(5, 4), quadratic()
+    A, _, lam = tensors(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = linear(torch.ones(2, 5))
+        assert h.dtype == torch.bfloat16
+        assert layer(A.bfloat16(), h, lam.bfloat16())[0].dtype == torch.bfloat16
+        x = layer(A, h, lam)[0]
+    assert x.dtype == torch.float32
+    x.sum().backward()
+    assert linear.weight.grad.abs().sum() > 0
+
+
+def test_views_of_every_kind():
+    A, b, lam = tensors()
+    layer = quadratic()
+    expected = layer(A, b, lam)[0]
+    transposed = A.T.contiguous().T
+    strided = torch.stack([b, b], 1)[:, 0]
+    assert torch.equal(layer(transposed, strided, lam)[0], expected)
+    assert torch.equal(layer(A, -torch._neg_view(b), lam)[0], expected)
+    expanded = layer(A.expand(2, 4, 3), b, lam)[0]
+    assert torch.allclose(expanded, expected.expand(2, 3), rtol=1e-9)
+    sparse = A.to_sparse().requires_grad_()
+    layer(sparse, b, lam)[0].sum().backward()
+    assert sparse.grad.shape == A.shape
+
+
+def test_complex_views_and_real_values_of_complex_parameters():
+    case = next(c for c in contract.CASES if c.name == "complex")
+    layer = ct.CvxpyLayer(*case.state())
+    C = torch.tensor(case.values()[0])
+    assert torch.allclose(layer(C.conj())[0], layer(C.conj().resolve_conj())[0])
+    assert layer(C.to(torch.complex64))[0].dtype == torch.complex64
+    real = C.real.clone().requires_grad_()
+    out = layer(real)[0]
+    assert out.dtype == torch.complex128
+    out.real.sum().backward()
+    assert real.grad.dtype == torch.float64
+
+
+def test_meta_tensors_give_shapes():
+    A, b, lam = (v.to("meta") for v in tensors(2))
+    assert [out.shape for out in quadratic()(A, b, lam)] == [(2, 3), (2,), (2, 3), (2,)]
+
+
+# ---------------------------------------------------------------------- what is computed and kept
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_nothing_is_kept(context):
+    with context():
+        outputs = quadratic()(*tensors(2, grad=True))
+        assert living() == 0
+    assert not any(out.requires_grad for out in outputs)
+
+
+def test_only_what_is_needed_is_computed(monkeypatch):
+    layer, seen = quadratic(), []
+    original = cd.LayerSolution.vjp
+
+    def vjp(self, *cotangents, needed=None, **options):
+        seen.append((tuple(c is not None for c in cotangents), tuple(needed)))
+        return original(self, *cotangents, needed=needed, **options)
+
+    monkeypatch.setattr(cd.LayerSolution, "vjp", vjp)
+    A, b, lam = tensors(2)
+    x, *_ = layer(A, b.requires_grad_(), lam)
+    x.sum().backward()
+    assert seen == [((True, False, False, False), (False, True, False))]
+    assert A.grad is None and b.grad is not None
+
+
+def test_the_solution_is_released_by_the_backward_pass():
+    values = tensors(2, grad=True)
+    loss = quadratic()(*values)[0].sum()
+    assert living() == 1
+    loss.backward(retain_graph=True)
+    assert living() == 1
+    first = values[0].grad.clone()
+    loss.backward()
+    assert living() == 0
+    assert torch.allclose(values[0].grad, 2 * first)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
+def test_gradient_accumulation_and_hooks():
+    layer, values = quadratic(), tensors(2, grad=True)
+    calls = []
+    layer.register_forward_pre_hook(lambda module, args: calls.append("pre"))
+    layer.register_forward_hook(lambda module, args, output: calls.append("post"))
+    layer.register_full_backward_hook(lambda module, gin, gout: calls.append("back"))
+    values[1].register_hook(lambda g: 3 * g)
+    for _ in range(2):
+        layer(*values)[0].sum().backward()
+    (expected,) = torch.autograd.grad(quadratic()(*(v := tensors(2, grad=True)))[0].sum(), v[1])
+    assert torch.allclose(values[1].grad, 6 * expected)
+    assert calls == ["pre", "post", "back"] * 2
+
+
+def test_saved_tensor_hooks_may_copy():
+    values = tensors(2, grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), torch.from_numpy):
+        x = quadratic()(*values)[0]
+    x.sum().backward()
+    assert values[0].grad is not None and living() == 0
+
+
+def test_failed_elements_do_not_spoil_others_in_a_scaled_loss():
+    stated, (p,) = contract.infeasible_in_row_one()
+    layer = ct.CvxpyLayer(*stated, solver_args={"on_failure": "zero_grad"})
+    p_t = torch.tensor(p, requires_grad=True)
+    (x,) = layer(p_t)
+    x[torch.isfinite(x).all(-1)].sum().backward()
+    assert torch.allclose(p_t.grad, torch.tensor([[1.0, 1], [0, 0], [1, 1]], dtype=torch.float64))
+
+
+# ---------------------------------------------------------------------- torch's own kinds of error
+
+
+def test_no_tensors():
+    A, b, lam = tensors()
+    layer = quadratic()
+    name = layer.numpy_layer.parameters[1].name
+    with pytest.raises(AttributeError, match=f"{name}.*None"):
+        layer(A, None, lam)
+    for wrong in (b.numpy(), [1.0, 2.0], 1.0):
+        with pytest.raises(TypeError, match=f"{name}.*torch.Tensor"):
+            layer(A, wrong, lam)
+
+
+def test_mixed_devices():
+    A, b, lam = tensors()
+    with pytest.raises(RuntimeError, match="same device"):
+        quadratic()(A.to("meta"), b, lam)
+    assert quadratic()(A.to("meta"), b.to("meta"), lam)[0].is_meta  # scalars go with any device
+
+
+def test_errors_of_the_backward_pass_name_what_is_wrong():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.abs(x - 1)), [x >= p]), [p], [x])
+    p_t = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", cd.DegeneracyWarning)
+        with pytest.raises(cd.DegeneracyWarning, match="not differentiable"):
+            layer(p_t)[0].backward()
+
+
+@pytest.mark.parametrize("name", ["layer", "functional"])
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"conediff_torch.{name}"))
+    assert result.attempted and not result.failed

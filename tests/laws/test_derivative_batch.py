@@ -1,0 +1,365 @@
+"""Batches: each element as if alone; the neighbours, the pile and the threads do not matter."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import conediff as cd
+from conediff.cones import ProductCone
+from conediff.structure import ConeData
+from tests.laws.programs import CONES, conditioning, dense, distance, draw, program, quadratic, random_cones, sizes
+
+KINDS = ["linear", "box", "soc_mixed", "psd_3", "complex_psd_2", "exponential", "power", "mixed", "everything"]
+EVERY = pytest.mark.parametrize("name", KINDS)
+
+
+@lru_cache
+def family(name, count, sparse=False):
+    """Programs of one structure with different data; nearby solutions in the same faces or not."""
+    rng = np.random.default_rng(20)
+    first = draw(rng, CONES[name], True, sparse)
+    m, n, cone = first.program.m, first.program.n, first.program.structure.cone
+    pattern, rank = first.program.A.toarray() != 0, np.linalg.matrix_rank(first.program.P.toarray())
+    found = [first]
+    while len(found) < count:
+        v = 2 * rng.standard_normal(m)
+        least, most = sizes(cone, v, rank)
+        if cone.project_dual(v).derivative().margin < 1e-2 or not least <= n <= most:
+            continue
+        A = rng.standard_normal((m, n)) * pattern
+        P = quadratic(rng, n, rank) if not sparse else first.program.P.toarray() * (1 + rng.random())
+        known = program(v, rng.standard_normal(n), A, P, CONES[name])
+        if conditioning(known, cone, A, P) < 1e4:
+            found.append(known)
+    return tuple(found)
+
+
+def stacked(knowns):
+    """P, A, b, c as solve_batch takes them, for programs without zeros."""
+    programs = [k.program for k in knowns]
+    return {
+        "P": np.stack([p.P.toarray().T.ravel() for p in programs]),
+        "A": np.stack([p.A.toarray().T.ravel() for p in programs]),
+        "b": np.stack([p.b for p in programs]),
+        "c": np.stack([p.c for p in programs]),
+    }
+
+
+def cotangents(p, count, seed=21):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, p.n)), rng.standard_normal((count, p.m)), rng.standard_normal((count, p.m))
+
+
+@EVERY
+def test_a_batch_is_its_elements_one_by_one(name):
+    knowns = family(name, 5)
+    programs = [k.program for k in knowns]
+    batch = cd.solve_batch(programs)
+    g = cotangents(programs[0], 5)
+    pulled, data = batch.derivative().vjp(*g), cotangents(programs[0], 5)
+    moved = batch.derivative().jvp(db=data[1], dc=data[0])
+    assert len(batch) == 5 and not batch.failed.any()
+    for i, (k, solution) in enumerate(zip(knowns, batch, strict=True)):
+        alone = cd.solve(k.program)
+        assert distance((batch.x[i], batch.y[i], batch.s[i]), k.solution) < 1e-6
+        assert distance((batch.x[i], batch.y[i], batch.s[i]), (alone.x, alone.y, alone.s)) < 1e-6
+        # At the same point, the derivative is the same.
+        mine = solution.derivative().vjp(*(part[i] for part in g))
+        on_pattern = (mine.dP.toarray().T.ravel(), mine.dA.toarray().T.ravel(), mine.db, mine.dc)
+        assert distance((pulled.dP[i], pulled.dA[i], pulled.db[i], pulled.dc[i]), on_pattern) < 1e-9
+        expected = solution.derivative().jvp(db=data[1][i], dc=data[0][i])
+        assert distance([part[i] for part in moved], expected) < 1e-9
+
+
+@EVERY
+def test_stacked_arrays_are_the_sequence_of_programs(name):
+    knowns = family(name, 5)
+    one = cd.solve_batch([k.program for k in knowns])
+    other = cd.solve_batch(knowns[0].program, **stacked(knowns))
+    assert distance((one.x, one.y, one.s), (other.x, other.y, other.s)) == 0
+
+
+@pytest.mark.parametrize("name", ["mixed", "linear"])
+def test_what_is_not_given_is_shared(name):
+    k = family(name, 5)[0]
+    rng = np.random.default_rng(22)
+    b = k.program.b + 1e-2 * rng.standard_normal((4, k.program.m))
+    batch = cd.solve_batch(k.program, b=b)
+    g = cotangents(k.program, 4)
+    pulled = batch.derivative().vjp(*g)
+    for i in range(4):
+        p = cd.ConeProgram(k.program.A, b[i], k.program.c, k.program.cones, k.program.P)
+        alone = cd.solve(p)
+        assert distance((batch.x[i], batch.y[i], batch.s[i]), (alone.x, alone.y, alone.s)) < 1e-7
+        mine = cd.solve(p).derivative().vjp(*(part[i] for part in g))
+        on_pattern = (mine.dP.toarray().T.ravel(), mine.dA.toarray().T.ravel(), mine.db, mine.dc)
+        assert distance((pulled.dP[i], pulled.dA[i], pulled.db[i], pulled.dc[i]), on_pattern) < 1e-6
+
+
+def test_programs_of_different_sparsity_share_the_union():
+    rng = np.random.default_rng(23)
+    programs = []
+    for _ in range(4):
+        A = rng.standard_normal((6, 4)) * (rng.random((6, 4)) < 0.6)
+        P = np.diag(1 + rng.random(4))
+        P[0, 1] = P[1, 0] = 0.3 * (rng.random() < 0.5)
+        programs.append(cd.ConeProgram(A, 1 + rng.random(6), rng.standard_normal(4), {"l": 6}, P))
+    batch = cd.solve_batch(programs)
+    gx = rng.standard_normal((4, 4))
+    pulled = batch.derivative().vjp(dx=gx)
+    union = batch.derivative()._partial.inner.structure
+    for i, p in enumerate(programs):
+        alone = cd.solve(p)
+        assert distance([batch.x[i]], [alone.x]) < 1e-9
+        mine = alone.derivative().vjp(dx=gx[i])
+        for values, pattern, theirs in ((pulled.dA[i], union.A, mine.dA), (pulled.dP[i], union.P, mine.dP)):
+            full = pattern.matrix(values).toarray()
+            shared = theirs.toarray() != 0
+            np.testing.assert_allclose(full[shared], theirs.toarray()[shared], rtol=1e-6, atol=1e-9)
+
+
+def test_batched_jvp_and_vjp_are_adjoint():
+    knowns = family("everything", 5)
+    programs = [k.program for k in knowns]
+    derivative = cd.solve_batch(programs).derivative()
+    rng = np.random.default_rng(24)
+    n, m = programs[0].n, programs[0].m
+    dP = rng.standard_normal((5, n, n))
+    data = ((dP + dP.transpose(0, 2, 1)).reshape(5, -1), rng.standard_normal((5, m * n)), *cotangents(programs[0], 5)[1::-1])
+    g = cotangents(programs[0], 5, 25)
+    moved, pulled = derivative.jvp(*data), derivative.vjp(*g)
+    left = sum((a * b).sum(axis=1) for a, b in zip(moved, g, strict=True))
+    right = sum((a * b).sum(axis=1) for a, b in zip(pulled, data, strict=True))
+    np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-9 * np.abs(left).max())
+
+
+def results(knowns, threads):
+    programs = [k.program for k in knowns]
+    batch = cd.solve_batch(programs, threads=threads)
+    return batch.x, batch.y, batch.s, *batch.derivative().vjp(*cotangents(programs[0], len(programs)))
+
+
+@pytest.mark.parametrize("name", ["linear", "everything", "mixed"])
+def test_threads_do_not_matter_bit_for_bit(name):
+    knowns = family(name, 7) * 12
+    one = results(knowns, 1)
+    for threads in (2, 3):
+        for a, b in zip(results(knowns, threads), one, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@EVERY
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_neighbours_do_not_matter_to_the_derivative(name, count):
+    """Each element's derivative at its own, known solution: the pile is not seen."""
+    knowns = family(name, 5)
+    programs = [k.program for k in knowns]
+    start = tuple(np.stack(parts) for parts in zip(*(k.solution for k in knowns), strict=True))
+    g = cotangents(programs[0], 5)
+    full = cd.solve_batch(programs, warm_start=start).derivative().vjp(*g)
+    some = cd.solve_batch(programs[:count], warm_start=tuple(a[:count] for a in start)).derivative()
+    part = some.vjp(*(a[:count] for a in g))
+    assert distance(part, [a[:count] for a in full]) < 1e-9
+
+
+@EVERY
+def test_neighbours_do_not_matter_to_the_solution(name):
+    knowns = family(name, 5)
+    programs = [k.program for k in knowns]
+    full = cd.solve_batch(programs, tol=1e-13, on_failure="nan")
+    for some in ([0], [0, 1], [2, 0, 1], [4, 3, 2, 1, 0] * 3):
+        part = cd.solve_batch([programs[i] for i in some], tol=1e-13, on_failure="nan")
+        for row, i in enumerate(some):
+            mine = (part.x[row], part.y[row], part.s[row])
+            assert distance(mine, (full.x[i], full.y[i], full.s[i])) < 1e-9
+
+
+def test_a_long_batch_of_one_program_is_uniform():
+    k = family("mixed", 5)[0]
+    batch = cd.solve_batch([k.program] * 131)
+    assert distance(batch.x, np.broadcast_to(batch.x[:1], batch.x.shape)) < 1e-9
+    g = batch.derivative().vjp(dx=np.ones_like(batch.x))
+    assert distance([g.dc], [np.broadcast_to(g.dc[:1], g.dc.shape)]) < 1e-7
+
+
+def test_mutation_of_solutions_changes_no_derivative():
+    knowns = family("mixed", 5)
+    batch = cd.solve_batch([k.program for k in knowns])
+    g = cotangents(knowns[0].program, 5)
+    expected = batch.derivative().vjp(*g)
+    alone = batch[1].derivative().vjp(*(part[1] for part in g))
+    one = batch[1]
+    for holder in (batch, one):
+        holder.x[...] = holder.y[...] = holder.s[...] = 7
+    assert distance(batch.derivative().vjp(*g), expected) == 0
+    for solution in (one, batch[1]):
+        assert distance(solution.derivative().vjp(*(part[1] for part in g)), alone) == 0
+
+
+def test_an_empty_batch_gives_empty_outputs():
+    p = family("mixed", 5)[0].program
+    batch = cd.solve_batch(p, b=np.zeros((0, p.m)))
+    assert len(batch) == 0 and list(batch) == [] and batch.x.shape == (0, p.n)
+    pulled = batch.derivative().vjp(dx=np.zeros((0, p.n)))
+    assert pulled.dA.shape == (0, p.A.nnz) and pulled.dP.shape == (0, p.P.nnz)
+    assert batch.derivative().jvp()[0].shape == (0, p.n)
+
+
+def test_shapes_are_checked():
+    knowns = family("mixed", 5)
+    p = knowns[0].program
+    derivative = cd.solve_batch([k.program for k in knowns]).derivative()
+    for given in ({"dx": np.ones(p.n)}, {"dy": np.ones((4, p.m))}, {"ds": np.ones((5, p.m + 1))}):
+        with pytest.raises(ValueError, match="must have shape"):
+            derivative.vjp(**given)
+    for given in ({"dA": np.ones((5, p.m, p.n))}, {"dP": np.ones((5, 1))}, {"db": np.ones((1, p.m))}, {"dc": [1.0]}):
+        with pytest.raises(ValueError, match="must have shape"):
+            derivative.jvp(**given)
+
+
+def test_indexing():
+    batch = cd.solve_batch([k.program for k in family("linear", 5)])
+    assert np.array_equal(batch[-1].x, batch.x[4]) and np.array_equal(batch[0].y, batch.y[0])
+    with pytest.raises(IndexError):
+        batch[5]
+
+
+# Elements that have no solution (case I).
+
+
+def interval(low, high, slope=1.0):
+    """Minimise slope * x, low <= x <= high."""
+    return cd.ConeProgram([[-1.0], [1.0]], [-low, high], [slope], {"l": 2})
+
+
+GOOD, EMPTY, OTHER = interval(1.0, 2.0), interval(2.0, 1.0), interval(-1.0, 3.0, -1.0)
+ENDLESS = cd.ConeProgram([[1.0], [0.0]], [1.0, 1.0], [1.0], {"l": 2})
+
+
+@pytest.mark.parametrize("bad, status", [(EMPTY, "infeasible"), (ENDLESS, "unbounded")])
+@pytest.mark.parametrize("answer, fill", [("nan", np.nan), ("zero_grad", 0.0), (lambda s: None, np.nan), (lambda s: "zero_grad", 0.0)])
+def test_good_elements_are_exact_beside_bad_ones(bad, status, answer, fill):
+    batch = cd.solve_batch([GOOD, bad, OTHER, bad], on_failure=answer)
+    assert list(batch.status) == ["solved", status, "solved", status]
+    np.testing.assert_array_equal(batch.failed, [False, True, False, True])
+    np.testing.assert_allclose(batch.x[[0, 2], 0], [1.0, 3.0], atol=1e-9)
+    g = batch.derivative().vjp(dx=np.ones((4, 1)))
+    np.testing.assert_allclose(g.db, [[-1, 0], [fill] * 2, [0, 1], [fill] * 2], atol=1e-9)
+    np.testing.assert_allclose(g.dc, [[0], [fill], [0], [fill]], atol=1e-9)
+    dx, dy, ds = batch.derivative().jvp(db=np.ones((4, 2)))
+    np.testing.assert_allclose(dx[:, 0], [-1, np.nan, 1, np.nan], atol=1e-9)
+    assert np.isnan(dy[[1, 3]]).all() and np.isnan(ds[[1, 3]]).all()
+
+
+@pytest.mark.parametrize("programs", [[EMPTY], [EMPTY, ENDLESS], [EMPTY] * 3])
+@pytest.mark.parametrize("answer, fill", [("nan", np.nan), ("zero_grad", 0.0)])
+def test_a_batch_of_bad_elements_alone(programs, answer, fill):
+    batch = cd.solve_batch(programs, on_failure=answer)
+    g = batch.derivative().vjp(dx=np.ones((len(programs), 1)))
+    for part in (g.dA, g.db, g.dc):
+        np.testing.assert_array_equal(part, np.full(part.shape, fill))
+    assert np.isnan(batch.derivative().jvp(dc=np.ones((len(programs), 1)))[0]).all()
+
+
+def test_the_error_names_what_failed():
+    with pytest.raises(cd.SolverError) as caught:
+        cd.solve_batch([GOOD, EMPTY, OTHER, ENDLESS])
+    error = caught.value
+    assert error.indices == ((1,), (3,)) and error.statuses == ("infeasible", "unbounded")
+    assert "1 (infeasible), 3 (unbounded)" in str(error) and "2 of 4" in str(error)
+    assert list(error.solutions.status) == ["solved", "infeasible", "solved", "unbounded"]
+    np.testing.assert_allclose(error.solutions.x[0], [1.0], atol=1e-9)
+
+
+def test_a_callable_decides():
+    seen = []
+
+    def decide(solutions):
+        seen.append(list(solutions.status))
+        return "raise"
+
+    with pytest.raises(cd.SolverError):
+        cd.solve_batch([GOOD, EMPTY], on_failure=decide)
+    assert seen == [["solved", "infeasible"]]
+    cd.solve_batch([GOOD, OTHER], on_failure=decide)
+    assert len(seen) == 1
+    with pytest.raises(ValueError, match="must answer"):
+        cd.solve_batch([GOOD, EMPTY], on_failure=lambda s: "perhaps")
+
+
+def test_a_failed_element_has_no_derivative():
+    batch = cd.solve_batch([GOOD, EMPTY], on_failure="nan")
+    batch[0].derivative()
+    with pytest.raises(cd.SolverError, match="infeasible"):
+        batch[1].derivative()
+
+
+def infeasible_programs():
+    """Random programs with a certificate y in K*, A'y = 0, b'y < 0, so that no x is feasible."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        cones = random_cones(rng)
+        cone = ProductCone.from_dict(cones)
+        y = cone.project_dual(2 * rng.standard_normal(cone.dim)).point
+        if np.abs(y).max() < 0.1:
+            continue
+        n = int(rng.integers(1, cone.dim + 1))
+        A = rng.standard_normal((cone.dim, n))
+        A -= np.outer(y, y @ A) / (y @ y)
+        b = rng.standard_normal(cone.dim)
+        b -= y * (y @ b + 1) / (y @ y)
+        yield cd.ConeProgram(A, b, rng.standard_normal(n), cones, quadratic(rng, n, n))
+
+
+@pytest.mark.parametrize("p", list(infeasible_programs()), ids=lambda p: "-".join(p.cones))
+def test_certificates_of_infeasibility(p):
+    s = cd.solve(p, on_failure="nan")
+    assert s.status == "infeasible"
+    size = np.abs(s.y).max()
+    assert abs(p.b @ s.y + 1) < 1e-6
+    assert np.abs(p.A.T @ s.y).max() < 1e-4 * size
+    assert np.abs(p.structure.cone.project_dual(s.y).point - s.y).max() < 1e-5 * size
+
+
+def test_a_certificate_of_unboundedness():
+    s = cd.solve(ENDLESS, on_failure="nan")
+    assert s.status == "unbounded"
+    assert abs(ENDLESS.c @ s.x + 1) < 1e-6
+    assert np.abs(ENDLESS.A @ s.x + s.s).max() < 1e-5 and s.s.min() > -1e-9
+
+
+def test_case_i_never_comes_back_as_solved():
+    A, b, c = np.array([[1.0], [-1.0]]), [-1.0, -1.0], [1.0]
+    for settings in ({}, {"tol": 1e-5}, {"refine": False, "tol": 1e-6}, {"max_iters": 10_000}, {"eps": 1e-3}):
+        s = cd.solve(cd.ConeProgram(A, b, c, {"l": 2}), on_failure="nan", **settings)
+        assert s.status == "infeasible"
+        np.testing.assert_allclose(s.y, [0.5, 0.5], atol=1e-6)
+
+
+INDEFINITE = {
+    "saddle": (np.array([[1.0, 2.0], [2.0, 1.0]]), [0.1, 0.1]),
+    "maximum": (np.diag([-0.5, 1.0]), [0.0, 0.1]),
+    "negative": (-10 * np.eye(2), [0.1, 0.1]),
+}
+
+
+@pytest.mark.xfail(strict=True, reason="SCS checks the inertia of its own matrix only, and Newton finds the saddle")
+@pytest.mark.parametrize("name", INDEFINITE)
+def test_an_indefinite_P_is_never_solved(name):
+    P, c = INDEFINITE[name]
+    A = 10 * np.vstack([np.eye(2), -np.eye(2)])
+    try:
+        s = cd.solve(cd.ConeProgram(A, 10 * np.ones(4), c, {"l": 4}, P), on_failure="nan")
+    except ValueError:
+        return
+    assert s.status == "failed"
+
+
+def test_stack_data_take_and_count():
+    data = ConeData(np.zeros((1, 2)), np.ones((3, 2)), np.ones((3, 1)), np.zeros((1, 1)))
+    assert data.count == 3
+    part = data.take(np.array([2, 0]))
+    assert part.count == 2 and part.P is data.P and dense(part.A).shape == (2, 2)
