@@ -19,7 +19,6 @@ Busseti, Moursi (2019); Healey, Nobel, Boyd (2025).
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from conediff.cones import ProductDerivative
 from conediff.embedding import Embedding
-from conediff.errors import AccuracyWarning, DegeneracyWarning
+from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
 from conediff.kkt import KKT, KKTFactor
 from conediff.linsys import LinearSolution, dense, iterative
 from conediff.structure import Array, ConeData
@@ -295,11 +294,10 @@ def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
 
 
 def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> None:
-    warnings.warn(
+    warn(
         f"the derivative of {_listed(indices)} is inaccurate: relative residual {residual:.1e} ({reason}); "
         'see diagnostics, or choose method="dense" for small programs',
         AccuracyWarning,
-        stacklevel=5,
     )
 
 
@@ -307,11 +305,10 @@ def _warn_degenerate(singular: NDArray[np.intp], margin: Array) -> None:
     kinks = np.flatnonzero(margin <= _KINK)
     where = np.union1d(singular, kinks)
     reason = "the linear system is singular" if singular.size else "strict complementarity fails"
-    warnings.warn(
+    warn(
         f"the solution map is not differentiable at {_listed(where)} ({reason}); "
         "the least-squares derivative of least norm is returned; see diagnostics",
         DegeneracyWarning,
-        stacklevel=5,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 
@@ -61,3 +63,15 @@ class AccuracyWarning(ConediffWarning):
 
 class DegeneracyWarning(ConediffWarning):
     """The solution map is not differentiable here; the least-squares answer is returned."""
+
+
+def warn(message: str, category: type[ConediffWarning]) -> None:
+    """Issue a warning that points at the first line outside of conediff and its adapters."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("conediff", "conediff_torch", "conediff_tensorflow")

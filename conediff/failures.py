@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conediff.batch import StackSolution
-from conediff.errors import AccuracyWarning, SolverError
+from conediff.errors import AccuracyWarning, SolverError, warn
 from conediff.settings import Settings
 
 
@@ -46,11 +45,10 @@ def settle_failures(
     inaccurate = np.flatnonzero(stack.status == "inaccurate")
     if inaccurate.size:
         worst = stack.residual[inaccurate].max()
-        warnings.warn(
+        warn(
             f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: relative "
             f"KKT residual up to {worst:.1e}; see info, scale the problem, or allow more iterations",
             AccuracyWarning,
-            stacklevel=4,
         )
     failed = np.flatnonzero(~stack.usable)
     answer: Any = settings.on_failure

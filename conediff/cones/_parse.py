@@ -27,7 +27,8 @@ def parsed(cones: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
     ConeError
         If a key is unknown, or a value is not what SCS accepts.
     """
-    unknown = [key for key in cones if key not in known]
+    # cvxpy lists all kinds that it knows; those without a cone do no harm.
+    unknown = [key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))]
     if unknown:
         raise ConeError(f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}")
     given = {key: value for key, value in cones.items() if value is not None}
