@@ -11,7 +11,8 @@ from conediff.errors import (
     ProblemError,
     SolverError,
 )
-from conediff.layer import CvxpyLayer, LayerSolution, OptLayer
+from conediff.layer import CvxpyLayer, OptLayer
+from conediff.layer_solution import LayerSolution
 from conediff.program import ConeProgram
 from conediff.solution import Solution, Solutions
 from conediff.solve import solve, solve_batch
@@ -22,9 +23,9 @@ __all__ = [
     "AccuracyWarning",
     "ConeError",
     "ConeProgram",
-    "CvxpyLayer",
     "ConediffError",
     "ConediffWarning",
+    "CvxpyLayer",
     "DPPError",
     "DegeneracyWarning",
     "LayerSolution",

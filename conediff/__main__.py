@@ -14,7 +14,9 @@ from conediff.threads import default_threads
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m conediff", description="Differentiate through convex optimisation.")
+    parser = argparse.ArgumentParser(
+        prog="python -m conediff", description="Differentiate through convex optimisation."
+    )
     parser.add_argument("--version", action="version", version=f"conediff {__version__}")
     commands = parser.add_subparsers(dest="command")
     demo = commands.add_parser("demo", help="tune an elastic net on real data by gradients through its fit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,8 @@ class Arguments:
         full = stack.reshape(self.batch + own)
         padded = (1,) * (len(self.batch) - len(lead)) + lead
         axes = tuple(i for i, (a, b) in enumerate(zip(padded, self.batch, strict=True)) if a == 1 != b)
-        return full.sum(axis=axes, keepdims=True).reshape(shape)
+        summed: NDArray[Any] = full.sum(axis=axes, keepdims=True).reshape(shape)
+        return summed
 
 
 def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
@@ -146,7 +147,9 @@ def _check_number(specs: Sequence[ParameterSpec], values: Sequence[Any]) -> None
 def _leading(spec: ParameterSpec, shape: Shape) -> Shape:
     """Return the batch dimensions of a value."""
     cut = len(shape) - len(spec.shape)
-    expected = "(..., " + "".join(f"{size}, " for size in spec.shape).rstrip(", ") + ")" if spec.shape else "(...)"
+    expected = (
+        "(..., " + "".join(f"{size}, " for size in spec.shape).rstrip(", ") + ")" if spec.shape else "(...)"
+    )
     if cut < 0:
         what = "Invalid parameter dimensionality"
     elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
@@ -201,8 +204,13 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
     if spec.log and not (array.real > 0).all():
         _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program")
     for attribute in spec.attributes:
-        bad = _violations(attribute, spec, array, slack)
-        if bad is not None and bad.any():
+        if attribute in _VIOLATED:
+            bad = _VIOLATED[attribute](array, slack)
+        elif attribute in ("diag", "sparsity") and spec.pattern is not None:
+            bad = _off_pattern(spec, array, slack)
+        else:
+            continue
+        if bad.any():
             _refuse(spec, array, bad, f"is declared {attribute}", slack)
     for bound, sign, word in ((spec.lower, 1, "below"), (spec.upper, -1, "above")):
         if bound is not None:
@@ -211,32 +219,39 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
                 _refuse(spec, array, bad, f"is {word} its declared bound", slack)
 
 
-def _violations(
-    attribute: str, spec: ParameterSpec, array: NDArray[Any], slack: float
-) -> NDArray[np.bool_] | None:
-    """Entries at which an attribute is violated; None where there is nothing to check."""
-    if attribute in ("nonneg", "pos"):
-        return array < -slack if attribute == "nonneg" else array <= 0
-    if attribute in ("nonpos", "neg"):
-        return array > slack if attribute == "nonpos" else array >= 0
-    if attribute == "imag":
-        return np.abs(array.real) > slack
-    if attribute in ("symmetric", "hermitian", "PSD", "NSD"):
-        bad = np.abs(array - array.conj().swapaxes(-1, -2)) > slack
-        if attribute in ("symmetric", "hermitian") or bad.any():
-            return bad
-        sign = 1 if attribute == "PSD" else -1
-        lowest = np.linalg.eigvalsh(sign * array.astype(complex if array.dtype.kind == "c" else float))[..., 0]
-        return np.broadcast_to((lowest < -slack)[..., None, None], array.shape)
-    if spec.pattern is not None and attribute in ("diag", "sparsity"):
-        outside = np.ones(int(np.prod(spec.shape)), dtype=bool)
-        outside[spec.pattern] = False
-        return (np.abs(array) > slack) & outside.reshape(spec.shape)
-    if attribute == "integer":
-        return np.abs(array - np.round(array.real)) > slack
-    if attribute == "boolean":
-        return np.minimum(np.abs(array), np.abs(array - 1)) > slack
-    return None
+def _definite(array: NDArray[Any], slack: float, sign: int) -> Any:
+    """Entries off symmetry; if there are none, whole matrices with an eigenvalue of the wrong sign."""
+    bad = _off_symmetry(array, slack)
+    if bad.any():
+        return bad
+    lowest = np.linalg.eigvalsh(sign * array.astype(np.result_type(array.dtype, np.float64)))[..., 0]
+    return np.broadcast_to((lowest < -slack)[..., None, None], array.shape)
+
+
+def _off_symmetry(array: NDArray[Any], slack: float) -> Any:
+    return np.abs(array - array.conj().swapaxes(-1, -2)) > slack
+
+
+# Where a value violates an attribute, by more than a slack.
+_VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
+    "nonneg": lambda a, slack: a < -slack,
+    "nonpos": lambda a, slack: a > slack,
+    "pos": lambda a, slack: a <= 0,
+    "neg": lambda a, slack: a >= 0,
+    "imag": lambda a, slack: np.abs(a.real) > slack,
+    "symmetric": _off_symmetry,
+    "hermitian": _off_symmetry,
+    "PSD": lambda a, slack: _definite(a, slack, 1),
+    "NSD": lambda a, slack: _definite(a, slack, -1),
+    "integer": lambda a, slack: np.abs(a - np.round(a.real)) > slack,
+    "boolean": lambda a, slack: np.minimum(np.abs(a), np.abs(a - 1)) > slack,
+}
+
+
+def _off_pattern(spec: ParameterSpec, array: NDArray[Any], slack: float) -> Any:
+    outside = np.ones(int(np.prod(spec.shape)), dtype=bool)
+    outside[spec.pattern] = False
+    return (np.abs(array) > slack) & outside.reshape(spec.shape)
 
 
 def _refuse(

@@ -107,7 +107,9 @@ def tune(theta: Array, layer: CvxpyLayer, split: Split, steps: int = 60) -> tupl
     return result.x, losses
 
 
-def draw(path: Path, losses: list[float], grid_loss: float, before: Array, w: Array, names: list[str]) -> None:
+def draw(
+    path: Path, losses: list[float], grid_loss: float, before: Array, w: Array, names: list[str]
+) -> None:
     """Save a picture: the loss as it falls, and the coefficients of the grid's and of the tuned fit."""
     from matplotlib.figure import Figure
 
@@ -131,11 +133,15 @@ def main(output: Path = Path("conediff_demo.png"), steps: int = 60) -> dict[str,
     """Run the demo; print what it did; return the losses it found."""
     split = load()
     layer = elastic_net(*split.train)
-    print(f"diabetes data: {len(split.train[1])} patients to fit, {len(split.validation[1])} to tune on, "
-          f"{len(split.test[1])} to test on")
+    print(
+        f"diabetes data: {len(split.train[1])} patients to fit, {len(split.validation[1])} to tune on, "
+        f"{len(split.test[1])} to test on"
+    )
     start, grid_loss = grid_search(layer, split)
-    print(f"grid search over one l1 and one l2 weight ({_GRID * _GRID} fits in one call): "
-          f"validation loss {grid_loss:.4f}")
+    print(
+        f"grid search over one l1 and one l2 weight ({_GRID * _GRID} fits in one call): "
+        f"validation loss {grid_loss:.4f}"
+    )
     theta, losses = tune(start, layer, split, steps)
     (before,), (w,) = (layer(np.exp(t[:-1]), np.exp(t[-1])) for t in (start, theta))
     results = {
@@ -144,10 +150,15 @@ def main(output: Path = Path("conediff_demo.png"), steps: int = 60) -> dict[str,
         "grid_test": float(mean_squared_error(before, *split.test)),
         "tuned_test": float(mean_squared_error(w, *split.test)),
     }
-    print(f"gradient through the fit, one l1 weight for every feature ({len(losses) - 1} steps): "
-          f"validation loss {results['tuned']:.4f}, {1 - results['tuned'] / grid_loss:.1%} below the grid's best")
-    print(f"on the test set, which nothing was tuned on: {results['grid_test']:.4f} (grid) and "
-          f"{results['tuned_test']:.4f} (gradient)")
+    print(
+        f"gradient through the fit, one l1 weight for every feature ({len(losses) - 1} steps): "
+        f"validation loss {results['tuned']:.4f}, "
+        f"{1 - results['tuned'] / grid_loss:.1%} below the grid's best"
+    )
+    print(
+        f"on the test set, which nothing was tuned on: {results['grid_test']:.4f} (grid) and "
+        f"{results['tuned_test']:.4f} (gradient)"
+    )
     dropped = [name for name, value in zip(split.names, w, strict=True) if abs(value) < 1e-8]
     print(f"features switched off: {', '.join(dropped) or 'none'}")
     draw(output, losses, grid_loss, before, w, split.names)

@@ -162,15 +162,14 @@ class StackDerivative:
     def _margin(self) -> Array:
         size = np.abs(self.y - self.s).max(axis=1, initial=0)
         size[size == 0] = 1
-        return self.D.margin / size
+        margin: Array = self.D.margin / size
+        return margin
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation of the data on its own sparsity; see `jvp`."""
         P, A = self.structure.P, self.structure.A
         dA, dAt = A.products(tangent.A)
-        return self.jvp(
-            P.products(tangent.P)[0](self.x), dA(self.x), dAt(self.y), tangent.b, tangent.c
-        )
+        return self.jvp(P.products(tangent.P)[0](self.x), dA(self.x), dAt(self.y), tangent.b, tangent.c)
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
@@ -245,7 +244,9 @@ class StackDerivative:
             short = ~(error <= _SOLVED)
             if self.method == "direct":
                 if short.any():
-                    _warn_accuracy(np.flatnonzero(short), float(error[short].max()), "the reduced system is singular")
+                    _warn_accuracy(
+                        np.flatnonzero(short), float(error[short].max()), "the reduced system is singular"
+                    )
                 return z, np.zeros(0, dtype=np.intp)
             ambiguous = self.singular
             if ambiguous.any() and self._visibility is not None:
@@ -265,7 +266,7 @@ class StackDerivative:
             return self._visibility.of_data(self._outer(first, second))
         return self._visibility.of_solution(first, self.D.apply(second + self.factor.operator.A(first)))
 
-    def _on_embedding(self, i: int, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
+    def _on_embedding(self, i: np.intp, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
         """Solve with M, or its adjoint, of one program; return the three parts."""
         index = np.array([i])
         D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()

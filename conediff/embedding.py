@@ -7,8 +7,8 @@ With z = (u, v, w) and Πz = (u, Π(v), max(w, 0)), a solution of the program is
 
 At w = 1, with D = DΠ(v), its derivative is
 
-.. math:: M = \begin{pmatrix} P & A^\top D & c \\ -A & I - D & b \\ -2x^\top P - c^\top & -b^\top D & x^\top P x
-          \end{pmatrix}.
+.. math:: M = \begin{pmatrix} P & A^\top D & c \\ -A & I - D & b \\
+          -2x^\top P - c^\top & -b^\top D & x^\top P x \end{pmatrix}.
 
 N is homogeneous, so M has z in its null space always: it is singular, and least squares is the natural way
 to solve with it. The answer of least norm exists at every point, also where the solution map is not

@@ -46,8 +46,8 @@ def settle_failures(
     if inaccurate.size:
         worst = stack.residual[inaccurate].max()
         warn(
-            f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: relative "
-            f"KKT residual up to {worst:.1e}; see info, scale the problem, or allow more iterations",
+            f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: "
+            f"relative KKT residual up to {worst:.1e}; see info, scale the problem, or allow more iterations",
             AccuracyWarning,
         )
     failed = np.flatnonzero(~stack.usable)
@@ -69,12 +69,13 @@ def _solver_error(
     if len(stack.x) == 1 and shape in ((), (1,)):
         what = f"the problem is {statuses[0]}"
     else:
-        listed = [f"{index[0] if len(index) == 1 else index} ({status})" for index, status in zip(indices, statuses)]
+        names = [index[0] if len(index) == 1 else index for index in indices]
+        listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
         what = f"{len(failed)} of {len(stack.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
     return SolverError(
-        f"{what}; certificates are in .solutions of this error. Pass on_failure='nan' or 'zero_grad' to keep the "
-        "other elements",
+        f"{what}; certificates are in .solutions of this error. Pass on_failure='nan' or 'zero_grad' to keep "
+        "the other elements",
         indices,
         statuses,
         solutions,

@@ -254,7 +254,10 @@ class KKTFactor:
         """
         scale = self._scale
         start = np.random.default_rng(0).standard_normal(scale.shape[1])
-        z = self.solve_regularised(np.broadcast_to(start / np.linalg.norm(start), scale.shape) / scale) / scale
+        z = (
+            self.solve_regularised(np.broadcast_to(start / np.linalg.norm(start), scale.shape) / scale)
+            / scale
+        )
         value = 1 / _norm(z)
         z = z * value[:, None]
         if np.any(value < _SUSPICIOUS):
@@ -286,4 +289,6 @@ def _piles(total: int, size: int) -> list[tuple[slice, int]]:
 
 def _padded(rows: Array, count: int) -> Array:
     """Repeat the last row until there are ``count``."""
-    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)]) if len(rows) < count else rows
+    return (
+        np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)]) if len(rows) < count else rows
+    )

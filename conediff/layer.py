@@ -121,8 +121,8 @@ class CvxpyLayer:
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
-            Relative rounding of the values, or of each, where it is coarser than their dtype's (adapters convert
-            what NumPy does not know); attributes are checked with a tolerance to match.
+            Relative rounding of the values, or of each, where it is coarser than their dtype's (adapters
+            convert what NumPy does not know); attributes are checked with a tolerance to match.
 
         Returns
         -------
@@ -240,8 +240,8 @@ class OptLayer(CvxpyLayer):
 
     Notes
     -----
-    The functions are called once, with cvxpy objects only. A call returns one array where there is one variable,
-    and a tuple of them otherwise.
+    The functions are called once, with cvxpy objects only. A call returns one array where there is one
+    variable, and a tuple of them otherwise.
 
     Examples
     --------

@@ -65,7 +65,7 @@ class LayerSolution:
 
     @property
     def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
-        """What `CvxpyLayer.resume` rebuilds this solution from, as arrays: x, y, s, and an outcome per element.
+        """What `CvxpyLayer.resume` rebuilds this solution from: x, y, s, and an outcome per element.
 
         The outcome is 0 where there is a solution; where not, 1 if the cotangents are to be NaN, 2 if zero.
         """
@@ -194,7 +194,9 @@ class LayerSolution:
         """
         arguments = self._arguments
         if len(tangents) != len(arguments.shapes):
-            raise ValueError(f"expected {len(arguments.shapes)} tangents, one per parameter, got {len(tangents)}")
+            raise ValueError(
+                f"expected {len(arguments.shapes)} tangents, one per parameter, got {len(tangents)}"
+            )
         stacks = [self._tangent(k, tangent) for k, tangent in enumerate(tangents)]
         change, dd = self._maps.push_forward(arguments.values, stacks)
         dx, dy, _ = self._derivative.push(change.repeated(len(self._x)))
@@ -242,7 +244,9 @@ class LayerSolution:
             full = np.broadcast_to(array, self.batch + value.shape[1:])
         except ValueError:
             name = self._maps.parameters[k].name
-            raise ValueError(f"the tangent of {name!r} must have shape {shape}, but has {array.shape}") from None
+            raise ValueError(
+                f"the tangent of {name!r} must have shape {shape}, but has {array.shape}"
+            ) from None
         return full.reshape((self._arguments.count, *value.shape[1:]))
 
     def _dressed(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:

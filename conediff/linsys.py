@@ -51,7 +51,11 @@ class LinearSolution:
 
 
 def iterative(
-    operator: LinearOperator, rhs: Array, method: str = "lsqr", tol: float = 1e-13, max_iters: int | None = None
+    operator: LinearOperator,
+    rhs: Array,
+    method: str = "lsqr",
+    tol: float = 1e-13,
+    max_iters: int | None = None,
 ) -> LinearSolution:
     """Solve in the least-squares sense, from zero, so that the answer has least norm.
 

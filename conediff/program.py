@@ -154,4 +154,6 @@ def _check_symmetric(P: sp.csc_array, n: int) -> None:
     if P.shape != (n, n):
         raise ValueError(f"P must have shape ({n}, {n}), but has {P.shape}")
     if P.nnz and abs(P - P.T).max() > 1e-12 * abs(P).max():
-        raise ValueError("P must be symmetric, with both triangles given; from an upper triangle: U + U.T - diag")
+        raise ValueError(
+            "P must be symmetric, with both triangles given; from an upper triangle: U + U.T - diag"
+        )

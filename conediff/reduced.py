@@ -147,7 +147,8 @@ def _stays_diagonal(cone: Cone) -> bool:
 def _mean_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:
     """Estimate the mean eigenvalue of every D by one vector of random signs (Hutchinson), (B, count, 1)."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
-    return np.clip((signs * group.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
+    mean: Array = np.clip((signs * group.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
+    return mean
 
 
 def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, Indices]]]:
@@ -176,9 +177,7 @@ def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, I
     return entries, A.indices[entries], drafts
 
 
-def _compressed(
-    places: list[tuple[Indices, Indices]], size: int
-) -> tuple[Indices, Indices, list[Indices]]:
+def _compressed(places: list[tuple[Indices, Indices]], size: int) -> tuple[Indices, Indices, list[Indices]]:
     """Compress (row, column) places into columns; say for each list where its entries went."""
     keys = [np.asarray(column, dtype=np.int64) * size + row for row, column in places]
     unique, inverse = np.unique(np.concatenate([key.ravel() for key in keys]), return_inverse=True)

@@ -50,8 +50,8 @@ class Solution:
         ----------
         method : {"auto", "direct", "lsqr", "lsmr", "dense"}, optional
             The one given to `solve` by default. "direct" solves the reduced system; "lsqr" and "lsmr" iterate
-            on the derivative of the embedding; "dense" is the reference, by singular values; "auto" is direct, and
-            LSQR where the reduced system is singular.
+            on the derivative of the embedding; "dense" is the reference, by singular values; "auto" is
+            direct, and LSQR where the reduced system is singular.
 
         Raises
         ------
@@ -92,7 +92,12 @@ class Solutions:
 
     def __init__(self, engine: Engine, data: ConeData, stack: StackSolution, settings: Settings) -> None:
         self._engine, self._data, self._stack, self._settings = engine, data, stack, settings
-        self.x, self.y, self.s, self.status = stack.x.copy(), stack.y.copy(), stack.s.copy(), stack.status.copy()
+        self.x, self.y, self.s, self.status = (
+            stack.x.copy(),
+            stack.y.copy(),
+            stack.s.copy(),
+            stack.status.copy(),
+        )
         self._fill = 0.0 if settings.on_failure == "zero_grad" else np.nan
 
     @cached_property

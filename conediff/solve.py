@@ -146,7 +146,9 @@ def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeDa
             raise ValueError(f"{name} must have shape (B, {own.shape[1]}), but has {rows[name].shape}")
         bad = np.argwhere(~np.isfinite(rows[name]))
         if len(bad):
-            raise ParameterError(f"{name} is not finite: {name}[{bad[0][0]}, {bad[0][1]}] is {rows[name][tuple(bad[0])]}")
+            raise ParameterError(
+                f"{name} is not finite: {name}[{bad[0][0]}, {bad[0][1]}] is {rows[name][tuple(bad[0])]}"
+            )
     counts = {name: len(array) for name, array in rows.items() if len(array) != 1}
     if len(set(counts.values())) > 1:
         raise ValueError(f"stacked arrays must have the same number of rows, got {counts}")
@@ -156,7 +158,9 @@ def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeDa
 def _union(programs: list[ConeProgram]) -> tuple[Structure, ConeData]:
     """Bring programs of the same shape and cones onto one sparsity."""
     if not programs:
-        raise ValueError("a batch needs at least one program; for an empty one pass stacked arrays of no rows")
+        raise ValueError(
+            "a batch needs at least one program; for an empty one pass stacked arrays of no rows"
+        )
     first = programs[0]
     for k, program in enumerate(programs):
         if (program.m, program.n, program.structure.cone) != (first.m, first.n, first.structure.cone):

@@ -149,7 +149,7 @@ class Pile:
         KeyboardInterrupt
             If the user interrupted SCS.
         """
-        m, n = self.structure.m, self.structure.n
+        n = self.structure.n
         arguments = {"verbose": False, **settings}
         if self._A.nnz + self._P.nnz < _SMALL:
             arguments.setdefault("linear_solver", "qdldl")

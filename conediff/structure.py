@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from conediff.cones import ProductCone
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.int32]
+Indices = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,8 @@ class Derivative:
         Warns
         -----
         DegeneracyWarning
-            If the solution map is not differentiable here; the least-squares answer of least norm is returned.
+            If the solution map is not differentiable here; the least-squares answer of least norm is
+            returned.
         AccuracyWarning
             If a linear solve fell short of its tolerance.
 
@@ -140,9 +141,7 @@ class Derivative:
         if dA is not None:
             dA = _shaped("dA", dA, (m, n))
             dAx, dAty = dA @ x, dA.T @ y
-        dx, dy, ds = inner.jvp(
-            dPx[None], dAx[None], dAty[None], _row("db", db, m), _row("dc", dc, n)
-        )
+        dx, dy, ds = inner.jvp(dPx[None], dAx[None], dAty[None], _row("db", db, m), _row("dc", dc, n))
         return dx[0], dy[0], ds[0]
 
     def vjp(
@@ -161,7 +160,8 @@ class Derivative:
         Returns
         -------
         DataTangent
-            ``dA`` (m, n) on the sparsity of A; ``dP`` (n, n) symmetric, on that of P; ``db`` (m,); ``dc`` (n,).
+            ``dA`` (m, n) on the sparsity of A; ``dP`` (n, n) symmetric, on that of P; ``db`` (m,);
+            ``dc`` (n,).
 
         Raises
         ------
@@ -171,7 +171,8 @@ class Derivative:
         Warns
         -----
         DegeneracyWarning
-            If the solution map is not differentiable here; the least-squares answer of least norm is returned.
+            If the solution map is not differentiable here; the least-squares answer of least norm is
+            returned.
         AccuracyWarning
             If a linear solve fell short of its tolerance.
 
@@ -200,7 +201,9 @@ class BatchDerivative:
     def __init__(self, partial: PartialDerivative) -> None:
         self._partial = partial
 
-    def jvp(self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None) -> tuple[Array, Array, Array]:
+    def jvp(
+        self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None
+    ) -> tuple[Array, Array, Array]:
         """Apply the derivatives; see `Derivative.jvp`.
 
         Parameters
@@ -253,7 +256,7 @@ class BatchDerivative:
 
 
 def _shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:
-    matrix = value if sp.issparse(value) else np.asarray(value, dtype=np.float64)
+    matrix: Any = value if sp.issparse(value) else np.asarray(value, dtype=np.float64)
     if matrix.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, but has {matrix.shape}")
     return matrix

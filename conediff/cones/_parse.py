@@ -28,7 +28,9 @@ def parsed(cones: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
         If a key is unknown, or a value is not what SCS accepts.
     """
     # cvxpy lists all kinds that it knows; those without a cone do no harm.
-    unknown = [key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))]
+    unknown = [
+        key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))
+    ]
     if unknown:
         raise ConeError(f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}")
     given = {key: value for key, value in cones.items() if value is not None}

@@ -85,7 +85,7 @@ def large_cones():
         "second-order 2000": known({"q": [2000]}, 2000, 40, boundary),
         "second-order 300, with others": known({"l": 5, "q": [3, 300]}, 308, 30, lambda v: boundary(v[8:])),
         "PSD 25": known({"s": [25]}, 325, 120, lambda v: None),
-        "PSD 20 and small ones": known({"l": 3, "q": [4], "s": [3, 20]}, 223, 60, lambda v: None),
+        "PSD 20 and small ones": known({"l": 3, "q": [4], "s": [3, 20]}, 223, 90, lambda v: None),
         "complex PSD 15": known({"cs": [15]}, 225, 80, lambda v: None),
         "box 3000": known({"bl": [-1.0] * 2999, "bu": [1.0] * 2999}, 3000, 40, lambda v: v.__setitem__(0, 3.0)),
     }

@@ -1,0 +1,406 @@
+"""The PyTorch layer as a module among others: copies, saving, training, compiling, processes and threads."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import tracemalloc
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from tests.adapters import contract
+
+torch = pytest.importorskip("torch")
+ct = importlib.import_module("conediff.torch")
+
+QUADRATIC = contract.QUADRATIC
+
+
+class Net(torch.nn.Module):
+    """A linear layer, and a projection of what it says onto the simplex."""
+
+    def __init__(self, **solver_args):
+        super().__init__()
+        x, c = cp.Variable(4), cp.Parameter(4)
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [cp.sum(x) == 1, x >= 0])
+        self.linear = torch.nn.Linear(5, 4)
+        self.layer = ct.CvxpyLayer(problem, [c], [x], solver_args=solver_args)
+
+    def forward(self, h, solver_args=None):
+        return self.layer(self.linear(h), solver_args=solver_args)[0]
+
+
+def net(seed=0, dtype=torch.float64, **solver_args):
+    torch.manual_seed(seed)
+    return Net(**solver_args).to(dtype)
+
+
+def data(count=6, seed=1, dtype=torch.float64):
+    rng = np.random.default_rng(seed)
+    return torch.tensor(rng.standard_normal((count, 5)), dtype=dtype)
+
+
+def train(model, steps=25, seed=1):
+    """Return the losses of plain gradient descent towards fixed targets."""
+    h, target = data(seed=seed), torch.softmax(data(seed=seed + 1)[:, :4], -1)
+    optimiser, losses = torch.optim.SGD(model.parameters(), lr=0.1), []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = ((model(h) - target) ** 2).sum()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+# ---------------------------------------------------------------------- copies
+
+
+def _saved(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model)), _saved],
+    ids=["deepcopy", "copy", "pickle", "save"],
+)
+def test_copies_are_the_same(copied):
+    model, h = net(), data()
+    expected = model(h)
+    other = copied(model)
+    assert torch.equal(other(h), expected)
+    assert repr(other) == repr(model)
+    other(h).sum().backward()
+    assert other.linear.weight.grad is not None
+
+
+def test_copies_outlive_the_original_even_compiled():
+    model, h = net(), data()
+    expected, other = model(h), copy.deepcopy(model)
+    del model
+    gc.collect()
+    assert torch.allclose(torch.compile(other, backend="eager", fullgraph=True)(h), expected)
+
+
+def test_state():
+    model = net()
+    assert set(model.state_dict()) == {"linear.weight", "linear.bias"}
+    assert not list(model.layer.parameters()) and not list(model.layer.buffers())
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    buffer.seek(0)
+    other = net(seed=5)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(other(data()), model(data()))
+
+
+def test_modes_and_conversions_leave_the_layer_alone():
+    model, h = net(), data()
+    expected = model(h)
+    assert torch.equal(model.eval()(h), expected) and torch.equal(model.train()(h), expected)
+    assert model.float()(h.float()).dtype == torch.float32
+    assert model.bfloat16()(h.bfloat16()).dtype == torch.bfloat16
+    assert "Layer((" in repr(model.layer)
+
+
+def test_averaged_model():
+    model = net()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    ema = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    )
+    for _ in range(2):
+        train(model, steps=2)
+        average.update_parameters(model)
+        ema.update_parameters(model)
+    assert average(data()).shape == ema(data()).shape == (6, 4)
+
+
+def test_functional_call():
+    model, h = net(), data()
+    state = dict(model.named_parameters())
+
+    def loss(state, h):
+        return (torch.func.functional_call(model, state, (h,)) ** 2).sum()
+
+    rows = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(state, h)
+    assert rows["linear.weight"].shape == (6, 4, 5)
+    (model(h) ** 2).sum().backward()
+    torch.testing.assert_close(rows["linear.weight"].sum(0), model.linear.weight.grad)
+
+
+# ---------------------------------------------------------------------- training
+
+
+def test_training_is_that_of_the_dense_reference():
+    losses = train(net())
+    assert losses[-1] < 0.8 * losses[0]
+    np.testing.assert_allclose(losses, train(net(method="dense")), rtol=1e-8)
+    np.testing.assert_allclose(losses, train(net(warm_start=True)), rtol=1e-8)
+
+
+def test_results_do_not_depend_on_threads():
+    assert train(net(threads=1)) == train(net(threads=1))
+    np.testing.assert_allclose(train(net(threads=1)), train(net(threads=3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint(reentrant):
+    model, h = net(), data().requires_grad_()
+    model(h).square().sum().backward()
+    expected, h.grad = h.grad, None
+    torch.utils.checkpoint.checkpoint(model, h, use_reentrant=reentrant).square().sum().backward()
+    assert torch.equal(h.grad, expected)
+
+
+def test_memory_is_flat():
+    model, h, kept = net(threads=1), data(2), []
+
+    def step():
+        loss = model(h).square().sum()
+        loss.backward()
+        kept.append(loss)  # a common slip, which must not keep the solutions
+
+    for _ in range(200):
+        step()
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            step()
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(900):
+            step()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 900 * 1000  # the kept losses themselves, with their graphs' nodes
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_2000_iterations():
+    model, h = net(), data(32)
+    resource = pytest.importorskip("resource")
+
+    def run(steps):
+        for _ in range(steps):
+            model(h).square().sum().backward()
+        gc.collect()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = run(300)
+    assert run(2000) - before < 4_000  # kilobytes
+
+
+# ---------------------------------------------------------------------- threads and processes
+
+
+def test_threads_share_a_layer():
+    model = net(warm_start=True)
+    inputs = [data(count, seed) for seed in range(4) for count in (2, 5)]
+    expected = [net()(h) for h in inputs]
+    wrong = []
+
+    def work(h, reference):
+        for _ in range(5):
+            if not torch.allclose(model(h), reference, atol=1e-8):
+                wrong.append(h)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_data_parallel():
+    model, h = net(), data()
+    assert torch.equal(torch.nn.DataParallel(model)(h), model(h))
+    # What it does on several devices, here on one: replicas that share all but the parameters.
+    replicas = [model.layer._replicate_for_data_parallel() for _ in range(2)]
+    for replica, part in zip(replicas, model.linear(h).chunk(2), strict=True):
+        assert replica(part)[0].shape == (3, 4)
+
+
+class Solutions(torch.utils.data.Dataset):
+    """A data set whose items are solved for."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        with torch.no_grad():
+            return self.model(data(2, seed=index))
+
+
+def test_data_loader_workers():
+    model = net()
+    loader = torch.utils.data.DataLoader(Solutions(model), batch_size=2, num_workers=2)
+    got = torch.cat(list(loader))
+    expected = torch.stack([model(data(2, seed=i)) for i in range(4)])
+    assert torch.allclose(got, expected)
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from tests.adapters.test_torch_modules import net, data
+rank, store = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+model = torch.nn.parallel.DistributedDataParallel(net())
+for _ in range(2):
+    model.zero_grad()
+    model(data()[rank::2]).square().sum().backward()
+g = model.module.linear.weight.grad
+single = net()
+single(data()).square().sum().backward()
+assert torch.allclose(g, single.linear.weight.grad / 2, rtol=1e-8), "gradients differ"
+dist.destroy_process_group()
+"""
+
+
+def test_distributed_data_parallel(tmp_path):
+    root = os.getcwd()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.path.join(root, "adapters")])}
+    env["OMP_NUM_THREADS"] = "1"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path / "store")],
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+# ---------------------------------------------------------------------- torch.compile
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def graphs():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def check_compiled(backend, recwarn):
+    model = net()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for count in (3, 5, 7, 9):
+        h = data(count)
+        expected = model(h)
+        expected.square().sum().backward()
+        grad, model.linear.weight.grad = model.linear.weight.grad, None
+        out = compiled(h)
+        out.square().sum().backward()
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(model.linear.weight.grad, grad)
+        model.zero_grad()
+        assert model.layer.info["status"].shape == (count,)
+    assert graphs() <= 2  # one for the first size, one for any
+    assert not [w for w in recwarn if "conediff" in str(w.filename)]
+
+
+def test_compile(recwarn):
+    check_compiled("aot_eager", recwarn)
+
+
+@pytest.mark.slow
+def test_compile_with_inductor(recwarn):
+    check_compiled("inductor", recwarn)
+
+
+def test_compiled_layers_do_not_take_each_others_place():
+    @torch.compile(backend="eager", fullgraph=True)
+    def run(layer, c):
+        return layer(c)[0]
+
+    x, c = cp.Variable(2), cp.Parameter(2)
+    layers = [
+        ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - k * c))), [c], [x]) for k in (1.0, 2.0, 3.0)
+    ]
+    for _ in range(2):
+        for k, layer in enumerate(layers, 1):
+            torch.testing.assert_close(run(layer, torch.ones(2)), torch.full((2,), float(k)))
+
+
+def test_solver_args_in_a_compiled_model():
+    model, h = net(), data()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for args in (
+        {"max_iters": 300},
+        {"max_iters": 301},
+        {"tol": 1e-8, "max_iters": 302},
+        {"tol": 1e-9, "max_iters": 303},
+        {"tol": 1e-7, "on_failure": "nan", "refine": True, "threads": None},
+    ):
+        out = compiled(h, solver_args=args)
+        out.sum().backward()
+        torch.testing.assert_close(out, model(h), rtol=1e-5, atol=1e-6)
+    coarse = compiled(h, solver_args={"tol": 1e-2, "refine": False})
+    assert not torch.allclose(coarse, model(h), rtol=1e-9, atol=1e-10)
+    with pytest.raises(Exception, match="unknown solver argument"):
+        compiled(h, solver_args={"epz": 1e-2})
+    with pytest.raises(Exception, match="where the layer is made"):
+        compiled(h, solver_args={"on_failure": print})
+
+
+def test_compiled_models_see_the_same_errors():
+    layer = ct.CvxpyLayer(*QUADRATIC.state())
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    for name, values, _, message in contract.BAD_CALLS:
+        with pytest.raises(Exception, match=message):
+            compiled(*(torch.tensor(v) for v in values))
+        assert name
+
+
+def test_compiled_partial_gradients_and_vmap():
+    layer = ct.CvxpyLayer(*QUADRATIC.state())
+    A, b, lam = (torch.tensor(v) for v in QUADRATIC.values((3,)))
+    b.requires_grad_()
+
+    def loss(A, b, lam):
+        x, _, dual, value = layer(A, b, lam)
+        return dual.square().sum() + value.sum()
+
+    (expected,) = torch.autograd.grad(loss(A, b, lam), b)
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(A, b, lam), b)[0], expected)
+    mapped = torch.func.vmap(lambda b: layer(A[0], b, lam[0])[0])
+    b = b.detach()
+    torch.testing.assert_close(torch.compile(mapped, backend="eager", fullgraph=True)(b), mapped(b))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(A, b, lam), loss(A, b, lam))
+
+
+@pytest.mark.slow
+def test_export():
+    model, h = net(), data()
+    program = torch.export.export(model, (h,))
+    torch.testing.assert_close(program.module()(h), model(h))
