@@ -40,6 +40,7 @@ class _PileSolver:
         self.count = count
         stacked = Pattern((pattern.size,) * 2, pattern.indptr, pattern.indices).stacked(count)
         self.matrix = stacked.matrix(np.zeros(stacked.nnz))
+        self._sign = np.tile(pattern.sign, count)
         self._solver: qdldl.Solver | None = None
         self._factored = False
 
@@ -49,7 +50,7 @@ class _PileSolver:
         Raises
         ------
         RuntimeError
-            If a pivot vanishes.
+            If a pivot vanishes, or has the wrong sign.
         """
         self.matrix.data = values
         self._factored = False
@@ -57,9 +58,11 @@ class _PileSolver:
             self._solver = qdldl.Solver(self.matrix, upper=True)
         else:
             self._solver.update(self.matrix, upper=True)
-            # The constructor raises where a pivot vanishes; `update` says nothing, and leaves zeros in D.
-            if not self._solver.factors()[1].all():
-                raise RuntimeError("a pivot of the factorisation vanishes")
+        # The constructor raises where a pivot vanishes; `update` says nothing, and leaves zeros in D. A pivot
+        # that rounding has left with the wrong sign for a quasi-definite matrix is as bad, and silent in both.
+        _, pivots, order = self._solver.factors()
+        if not np.all(pivots * self._sign[order] > 0):
+            raise RuntimeError("a pivot of the factorisation vanishes, or has the wrong sign")
         self._factored = True
 
     def solve(self, rhs: Array) -> Array:
@@ -266,6 +269,7 @@ class KKTFactor:
                 z = z / _norm(z)[:, None]
             value = np.where(value < _SUSPICIOUS, _norm(self.operator.apply(z * scale) * scale), value)
         vector = z * scale
+        value = np.nan_to_num(value)  # NaN where there is no factorisation
         return value, vector / _norm(vector)[:, None]
 
 

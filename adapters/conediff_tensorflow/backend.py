@@ -40,6 +40,6 @@ elif BACKEND == "torch":
 
 else:
     raise ImportError(
-        f"conediff's Keras layer runs on the backends tensorflow and torch, but Keras uses {BACKEND!r}: set the "
-        "environment variable KERAS_BACKEND before keras is imported"
+        f"conediff's Keras layer runs on the backends tensorflow and torch, but Keras uses {BACKEND!r}: set "
+        "the environment variable KERAS_BACKEND before keras is imported"
     )

@@ -1,7 +1,7 @@
 """The solution map as a TensorFlow function: tensors to arrays and back, and the wiring of its derivatives.
 
-The derivatives are the core's. Backward is ``pull``, a linear function of the cotangents whose own gradient is
-``push``, the core's JVP; so TensorFlow's forward mode, which transposes the backward function, finds it there.
+The derivatives are the core's. Backward is ``pull``, a linear function of the cotangents whose own gradient
+is ``push``, the core's JVP; so TensorFlow's forward mode, which transposes the backward function, finds it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class SolutionMap:
 
     def __call__(self, params: Tensors) -> tuple[tf.Tensor, ...]:
         """Solve; one tensor for each output."""
+        params = [tf.convert_to_tensor(param) for param in params]
         needed = modes.needed(params)
         solving = True
 
@@ -104,7 +105,8 @@ class SolutionMap:
 
             def push(*tangents: tf.Tensor) -> list[tf.Tensor | None]:
                 refused = [modes.no_second_derivative(p, twice) for p in wanted]
-                return [*self._push(kept, needed, state, tangents), *refused, *(None for _ in state)]
+                pushed = self._push(kept, needed, wanted, state, tangents)
+                return [*pushed, *refused, *(None for _ in state)]
 
             return _on_numpy(run, (*cotangents, *state), dtypes, shapes, "vjp"), push
 
@@ -112,13 +114,13 @@ class SolutionMap:
         return [next(grads) if need else None for need in needed]
 
     def _push(
-        self, kept: _Kept, needed: Sequence[bool], state: Tensors, tangents: Tensors
+        self, kept: _Kept, needed: Sequence[bool], wanted: Tensors, state: Tensors, tangents: Tensors
     ) -> list[tf.Tensor]:
         """Push tangents of those parameters forward to the outputs."""
-        first = len(tangents)
+        first, second = len(tangents), len(tangents) + len(wanted)
 
         def run(*arrays: Any) -> list[Any]:
-            given, solution = iter(arrays[:first]), kept.solution(arrays[first:])
+            given, solution = iter(arrays[:first]), kept.solution(arrays[second:])
             result = solution.jvp(*(_array(next(given)) if need else None for need in needed))
             return _typed(result, self.dtypes)
 
@@ -126,7 +128,8 @@ class SolutionMap:
             outputs = _on_numpy(run, tensors, self.dtypes, self.shapes, "jvp")
             return outputs, lambda *_: [modes.no_second_derivative(t, True) for t in tensors]
 
-        return list(modes.differentiable(pushed, (*tangents, *state)))
+        # The parameters are passed for one reason: so that who differentiates by them is refused.
+        return list(modes.differentiable(pushed, (*tangents, *wanted, *state)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,11 @@ class _Kept:
 
 
 def _on_numpy(
-    function: Callable[..., list[Any]], tensors: Tensors, dtypes: Sequence[str], shapes: Sequence[Any], name: str
+    function: Callable[..., list[Any]],
+    tensors: Tensors,
+    dtypes: Sequence[str],
+    shapes: Sequence[Any],
+    name: str,
 ) -> list[tf.Tensor]:
     if tf.executing_eagerly():
         return [tf.convert_to_tensor(array) for array in function(*(tensor.numpy() for tensor in tensors))]

@@ -11,7 +11,11 @@ import numpy as np
 
 from conediff.maps import ParameterSpec
 
-_PARTS = {"initializer": keras.initializers, "regularizer": keras.regularizers, "constraint": keras.constraints}
+_PARTS = {
+    "initializer": keras.initializers,
+    "regularizer": keras.regularizers,
+    "constraint": keras.constraints,
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Inputs:
     weights: Mapping[str, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, specs: Sequence[ParameterSpec], parameters: Sequence[Any], weights: Mapping[Any, Any]) -> Inputs:
-        """Read ``weights={parameter: initializer, ...}``; keys are the problem's parameters, or their names."""
+    def of(
+        cls, specs: Sequence[ParameterSpec], parameters: Sequence[Any], weights: Mapping[Any, Any]
+    ) -> Inputs:
+        """Read ``weights={parameter: initializer, ...}``; keys are the problem's parameters, or names."""
         names = {spec.name for spec in specs}
         own = {id(p): spec.name for p, spec in zip(parameters, specs, strict=True)}
         found = {}
@@ -58,7 +64,7 @@ class Inputs:
         return [weights[spec.name] if spec.name in weights else next(rest) for spec in self.specs]
 
     def listed(self, inputs: Sequence[Any]) -> list[Any]:
-        """Bring the call forms ``layer(A, b)``, ``layer([A, b])`` and ``layer({"A": A, "b": b})`` into one."""
+        """Bring ``layer(A, b)``, ``layer([A, b])`` and ``layer({"A": A, "b": b})`` into one form."""
         if len(inputs) != 1 or not isinstance(inputs[0], (list, tuple, Mapping)):
             return list(inputs)
         (inner,) = inputs

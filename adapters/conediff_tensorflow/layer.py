@@ -22,7 +22,8 @@ class CvxpyLayer(keras.layers.Layer):
     Parameters
     ----------
     problem : cvxpy.Problem
-        Disciplined in its parameters (DPP); ``quad_form(x, P)`` with a PSD parameter P is allowed in the objective.
+        Disciplined in its parameters (DPP); ``quad_form(x, P)`` with a PSD parameter P is allowed in the
+        objective.
     parameters : list or tuple of cvxpy.Parameter
         All parameters of the problem, in the order in which calls pass them.
     variables : list or tuple
@@ -39,8 +40,9 @@ class CvxpyLayer(keras.layers.Layer):
     single_output : bool
         Whether calls return the one output itself, as Sequential needs it, and not a tuple of one.
     **kwargs
-        Keras's own: name, dtype, trainable. With a ``dtype``, or under a global dtype policy other than float32,
-        inputs are cast to the policy's compute dtype, as in every Keras layer; else outputs have the inputs' dtype.
+        Keras's own: name, dtype, trainable. With a ``dtype``, or under a global dtype policy other than
+        float32, inputs are cast to the policy's compute dtype, as in every Keras layer; else outputs have the
+        inputs' dtype.
 
     Raises
     ------
@@ -49,8 +51,8 @@ class CvxpyLayer(keras.layers.Layer):
 
     Notes
     -----
-    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``, with any number of leading batch
-    dimensions that broadcast against each other. It runs on NumPy: eagerly and in graphs, not under XLA.
+    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``, with any number of leading
+    batch dimensions that broadcast against each other. It runs on NumPy: eagerly, in graphs, not under XLA.
 
     Examples
     --------
@@ -62,6 +64,10 @@ class CvxpyLayer(keras.layers.Layer):
     >>> z_star.shape
     TensorShape([1, 2])
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keep from Keras the arguments: it would sort the keys of ``weights``, which cvxpy does not allow."""
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -93,7 +99,7 @@ class CvxpyLayer(keras.layers.Layer):
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False
         self.single_output = single_output
-        # Keras wraps the dictionaries and lists that it finds among attributes; in tuples it leaves them alone.
+        # Keras wraps the dictionaries and lists among attributes; in tuples it leaves them alone.
         self._core, self._inputs, self._defaults = core, inputs, (dict(solver_args),)
         shapes = {spec.name: spec.shape for spec in core.parameters}
         own = {
@@ -104,7 +110,7 @@ class CvxpyLayer(keras.layers.Layer):
 
     @property
     def info(self) -> dict[str, Any]:
-        """How the last call went: status, iterations, refinements and residual per element; times in seconds."""
+        """How the last call went: status, iterations, refinements and residual per element; times (s)."""
         return self._core.info
 
     def build(self, input_shape: Any = None) -> None:
@@ -135,11 +141,12 @@ class CvxpyLayer(keras.layers.Layer):
         Raises
         ------
         ParameterError, SolverError, TypeError, ValueError
-            As `conediff.CvxpyLayer.solve`; inside a graph TensorFlow turns them into its own, with the same message.
+            As `conediff.CvxpyLayer.solve`; inside a graph TensorFlow turns them into its own, with the same
+            message.
         """
         passed = [keras.ops.convert_to_tensor(item) for item in self._inputs.listed(inputs)]
         (own,) = self._own_weights
-        params = self._inputs.merged(passed, {k: keras.ops.convert_to_tensor(w) for k, w in own.items()})
+        params = self._inputs.merged(passed, {name: weight.value for name, weight in own.items()})
         batch = batch_shape(self._core.parameters, [tuple(p.shape) for p in params])
         try:
             outputs = solve(self._core, params, solver_args or {}, self._dtypes(passed), self._shapes(batch))
@@ -209,9 +216,9 @@ class CvxpyLayer(keras.layers.Layer):
         """Refuse to go into a SavedModel, which holds graphs and no Python."""
         if save_type == "savedmodel":
             raise NotImplementedError(
-                f"{self.name} cannot be exported as a SavedModel: its solver runs in Python, which a SavedModel "
-                "cannot hold. Use model.save('model.keras') and keras.saving.load_model instead; the loaded model "
-                "needs conediff, but neither cvxpy nor pickle"
+                f"{self.name} cannot be exported as a SavedModel: its solver runs in Python, which a "
+                "SavedModel cannot hold. Use model.save('model.keras') and keras.saving.load_model instead; "
+                "the loaded model needs conediff, but neither cvxpy nor pickle"
             )
         return super()._trackable_children(save_type, **kwargs)
 
@@ -228,7 +235,7 @@ class OptLayer(CvxpyLayer):
     inequalities, equalities : lists of callables, optional
         Of the same arguments: g with g <= 0, h with h == 0.
     **kwargs
-        Keras's name, dtype and trainable, and ``weights`` as of `CvxpyLayer`; all others are solver arguments.
+        Keras's name, dtype and trainable, and ``weights`` as of `CvxpyLayer`; others are solver arguments.
 
     Notes
     -----

@@ -18,9 +18,9 @@ _REFUSED = "ConediffRefusedGradient"
 def differentiable(function: Callable[..., Any], tensors: Tensors, lasting: bool = True) -> Any:
     """Call a function that returns tensors and the function which pulls their cotangents back.
 
-    As ``tf.custom_gradient``; but in a graph that one loses tangents of forward mode, and keeps for ever what the
-    function refers to. Where there are tangents, or the function is not ``lasting``, the pull-back is recorded
-    for the tapes and accumulators inside this graph alone, and who differentiates the graph is refused.
+    As ``tf.custom_gradient``; but in a graph that one loses tangents of forward mode, and keeps for ever what
+    the function refers to. Where there are tangents, or the function is not ``lasting``, the pull-back is
+    recorded for the tapes and accumulators inside this graph alone; who differentiates the graph is refused.
     """
     if tf.executing_eagerly():
         return tf.custom_gradient(function)(*tensors)
@@ -38,13 +38,13 @@ def differentiable(function: Callable[..., Any], tensors: Tensors, lasting: bool
 @tf.RegisterGradient(_REFUSED)
 def _refused_gradient(op: Any, *_: Any) -> Any:
     raise NotImplementedError(
-        f"{op.name}: this graph cannot be differentiated from outside, because it computes a derivative of a solution "
-        "map already; put all tapes and accumulators inside of it, or all outside"
+        f"{op.name}: this graph cannot be differentiated from outside, because it computes a derivative of a "
+        "solution map already; put all tapes and accumulators inside of it, or all outside"
     )
 
 
 def needed(params: Tensors) -> list[bool]:
-    """Tell whose gradients may be needed: what a tape or an accumulator watches; in a graph, all but constants."""
+    """Tell whose gradients may be needed: of what is watched; in a graph, of all but constants."""
     return [_floating(p) and (recorded([p]) or _has_tangents([p]) or _later(p)) for p in params]
 
 

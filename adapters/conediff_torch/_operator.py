@@ -16,6 +16,7 @@ from torch import Tensor
 
 from conediff.arguments import batch_shape
 from conediff.layer import CvxpyLayer
+from conediff.maps import ParameterSpec
 from conediff_torch import _handles
 from conediff_torch._arrays import result_device, result_dtype
 from conediff_torch._levels import lifted
@@ -93,18 +94,32 @@ def _(
     parameters: Sequence[Tensor], layer: int, words: str, floats: Sequence[float], ints: Sequence[int]
 ) -> list[Tensor]:
     known = _layer(int(layer))
-    specs = known.parameters
-    # Sizes that are symbols are not known to the check, and broadcast by torch.
-    batch_shape(specs, [tuple(k if isinstance(k, int) else None for k in p.shape) for p in parameters])
-    batch = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-        *(p.shape[: p.dim() - len(spec.shape)] for p, spec in zip(parameters, specs, strict=True))
-    )
+    batch = _batch(known.parameters, [p.shape for p in parameters])
     dtype, device = result_dtype(parameters), result_device(parameters)
     values = [
         torch.empty((*batch, *spec.shape), dtype=dtype.to_complex() if spec.complex else dtype, device=device)
         for spec in known.outputs
     ]
     return [*values, torch.empty((), dtype=torch.float64)]
+
+
+def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[torch.Size]) -> Sequence[int]:
+    """Return the batch, whose sizes may be symbols; the core's checks see those as not known."""
+    if len(shapes) != len(specs):
+        batch_shape(specs, shapes)  # says so
+    cuts = [max(0, len(shape) - len(spec.shape)) for spec, shape in zip(specs, shapes, strict=True)]
+    leading = [shape[:cut] for shape, cut in zip(shapes, cuts, strict=True)]
+    known = [
+        (*(size if isinstance(size, int) else None for size in lead), *map(int, shape[cut:]))
+        for lead, shape, cut in zip(leading, shapes, cuts, strict=True)
+    ]
+    batch_shape(specs, known)
+    try:
+        batch: Sequence[int] = torch.broadcast_shapes(*leading)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        batch_shape(specs, [tuple(map(int, shape)) for shape in shapes])
+        raise
+    return batch
 
 
 @torch.library.custom_op("conediff::pull", mutates_args=())

@@ -286,6 +286,31 @@ def check_dual_gradient(adapter: Adapter) -> None:
     np.testing.assert_allclose(rows, -inverse, rtol=1e-8)
 
 
+def check_additivity(adapter: Adapter) -> None:
+    """Case B: where an iterative solver stops early, gradients add up and are those of the dense method.
+
+    Smaller here than in the case itself: the dense method takes its time.
+    """
+    rng = np.random.default_rng(0)
+    N, M = 60, 30
+    L, d = rng.standard_normal((N, M)), rng.random(N)
+    d[: N // 2] *= 0.1
+    d[N // 2 :] *= 10
+    v, q, p = cp.Variable(N), cp.Parameter(N), cp.Parameter(N)
+    quadratic = 0.5 * cp.sum_squares(L.T @ v) + 0.5 * cp.sum_squares(np.diag(d) @ v)
+    objective = quadratic + 50 * cp.sum_squares(v - q) - v @ p
+    problem = cp.Problem(cp.Minimize(objective), [cp.abs(v) <= 0.1, cp.norm1(v) <= 10])
+    layer = adapter.layer(problem, [q, p], [v])
+    values = [np.zeros(N), 5 * rng.standard_normal(N)]
+    w1, w2 = rng.standard_normal((2, N))
+    parts = [adapter.vjp(layer, values, [w]) for w in (w1, w2, w1 + w2)]
+    dense = cd.CvxpyLayer(problem, [q, p], [v], solver_args={"method": "dense"})
+    for one, other, both, exact in zip(*parts, dense.solve(*values).vjp(w1 + w2), strict=True):
+        scale = np.abs(both).max()
+        np.testing.assert_allclose(one + other, both, atol=1e-10 * scale)
+        np.testing.assert_allclose(both, exact, atol=1e-8 * scale)
+
+
 def check_loss_scaling(adapter: Adapter) -> None:
     """Case D: the gradient is linear in the loss, down to the smallest scales."""
     layer, oracle = QUADRATIC.build(adapter)

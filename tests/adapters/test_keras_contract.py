@@ -108,8 +108,9 @@ def test_failures():
     contract.check_failures(EAGER)
 
 
-@pytest.mark.parametrize("name, values, error, message", contract.BAD_CALLS, ids=lambda v: v if isinstance(v, str) else "")
-def test_bad_calls(name, values, error, message):
+@pytest.mark.parametrize("bad", contract.BAD_CALLS, ids=lambda bad: bad[0])
+def test_bad_calls(bad):
+    _, values, error, message = bad
     layer, _ = contract.QUADRATIC.build(EAGER)
     with pytest.raises(error, match=message):
         EAGER.call(layer, values)
@@ -118,8 +119,9 @@ def test_bad_calls(name, values, error, message):
         MODES["graph"].call(layer, values)
 
 
-@pytest.mark.parametrize("name, build, error, message", contract.bad_constructions(), ids=lambda v: v if isinstance(v, str) else "")
-def test_bad_constructions(name, build, error, message):
+@pytest.mark.parametrize("bad", contract.bad_constructions(), ids=lambda bad: bad[0])
+def test_bad_constructions(bad):
+    _, build, error, message = bad
     with pytest.raises(error, match=message):
         build(EAGER)
 

@@ -217,9 +217,8 @@ def test_compute_gradient(layer):
 def test_complex_gradients_are_tensorflows():
     """TensorFlow's convention: the gradient of a real function is dL/dRe + i dL/dIm."""
     X, C = cp.Variable((2, 2), hermitian=True), cp.Parameter((2, 2), complex=True)
-    layer = CvxpyLayer(
-        cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cp.real(cp.trace(X)) == 1]), [C], [X], single_output=True
-    )
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cp.real(cp.trace(X)) == 1])
+    layer = CvxpyLayer(problem, [C], [X], single_output=True)
     c = tf.constant(RNG.standard_normal((2, 2)) + 1j * RNG.standard_normal((2, 2)))
     weight = tf.constant(RNG.standard_normal((2, 2)) + 1j * RNG.standard_normal((2, 2)))
 
@@ -261,11 +260,10 @@ def test_memory_is_flat(layer, steps):
         gc.collect()
         return tracemalloc.get_traced_memory()[0], len(gc.get_objects())
 
-    for _ in range(20):
-        step()
     tracemalloc.start()
     try:
-        step()
+        for _ in range(200):
+            step()
         start = live()
         for _ in range(steps):
             step()

@@ -70,6 +70,7 @@ def test_oracle(case, batch):
         contract.check_failures,
         contract.check_projection,
         contract.check_dual_gradient,
+        contract.check_additivity,
         contract.check_loss_scaling,
         pytest.param(
             contract.check_linear_program,

@@ -174,21 +174,21 @@ def test_memory_is_flat():
         loss.backward()
         kept.append(loss)  # a common slip, which must not keep the solutions
 
-    for _ in range(200):
+    for _ in range(20):
         step()
     tracemalloc.start()
     try:
-        for _ in range(100):
+        for _ in range(20):
             step()
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(900):
+        for _ in range(200):
             step()
         gc.collect()
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert grown < 900 * 1000  # the kept losses themselves, with their graphs' nodes
+    assert grown < 200 * 2000  # the kept losses themselves, with their graphs' nodes
 
 
 @pytest.mark.slow
@@ -216,9 +216,7 @@ def test_threads_share_a_layer():
     wrong = []
 
     def work(h, reference):
-        for _ in range(5):
-            if not torch.allclose(model(h), reference, atol=1e-8):
-                wrong.append(h)
+        wrong.extend(h for _ in range(5) if not torch.allclose(model(h), reference, atol=1e-8))
 
     threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
     for thread in threads:
@@ -386,7 +384,7 @@ def test_compiled_partial_gradients_and_vmap():
     b.requires_grad_()
 
     def loss(A, b, lam):
-        x, _, dual, value = layer(A, b, lam)
+        _, _, dual, value = layer(A, b, lam)
         return dual.square().sum() + value.sum()
 
     (expected,) = torch.autograd.grad(loss(A, b, lam), b)

@@ -52,8 +52,8 @@ def total(layer):
 
 def each(function, args, dims):
     """Apply a function to every slice, in a loop."""
-    rows = [function(*(a if d is None else a.select(d, i) for a, d in zip(args, dims))) for i in range(COUNT)]
-    return torch.stack(rows)
+    pairs = list(zip(args, dims, strict=True))
+    return torch.stack([function(*(a if d is None else a.select(d, i) for a, d in pairs)) for i in range(COUNT)])
 
 
 # ---------------------------------------------------------------------- gradcheck

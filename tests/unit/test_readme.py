@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands."""
+"""What the README and the pages show runs as it stands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -15,15 +16,17 @@ def blocks(text, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_python_blocks_run(capsys):
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
+def test_python_blocks_run_and_print_what_they_say(page, capsys):
     scope = {}
-    for block in blocks(README, "python"):
-        if "torch" in block:
-            pytest.importorskip("torch")
-        if "keras" in block or "tensorflow" in block:
-            pytest.importorskip("tensorflow")
-        exec(compile(block, "README.md", "exec"), scope)
-    assert "[1.4 1.7]" in capsys.readouterr().out
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        for framework in ("torch", "tensorflow", "keras"):
+            if re.search(rf"\b{framework}\b", block):
+                pytest.importorskip(framework)
+        exec(compile(block, page.name, "exec"), scope)
+        printed = capsys.readouterr().out
+        for said in re.findall(r"print\(.*#.*?(\[[^\]]*\])$", block, flags=re.MULTILINE):
+            assert said in re.sub(r" +", " ", printed.replace(",", "").replace("[ ", "[")), (said, printed)
 
 
 def test_two_commands_are_marked():

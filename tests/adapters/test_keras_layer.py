@@ -1,0 +1,329 @@
+"""The layer as Keras uses it: calls, shapes before data, dtypes, weights, models."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import copy
+import threading
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import conediff as cd
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras has another backend", allow_module_level=True)
+
+import conediff.tensorflow  # noqa: E402
+from conediff_tensorflow import CvxpyLayer, OptLayer  # noqa: E402
+
+RNG = np.random.default_rng(1)
+A, B = RNG.standard_normal((2, 3)), RNG.standard_normal((5, 2))
+# Least norm: x = A' (A A')^-1 b.
+X = np.linalg.solve(A @ A.T, B.T).T @ A
+
+
+def least_norm(**options):
+    a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
+    weights = {(a if key == "A" else b): value for key, value in options.pop("weights", {}).items()}
+    return CvxpyLayer(problem, [a, b], [x], weights=weights, **options)
+
+
+def projection(size=4, **options):
+    z, x = cp.Variable(size), cp.Parameter(size)
+    return CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [z >= 0]), [x], [z], **options)
+
+
+def test_alias():
+    assert conediff.tensorflow.CvxpyLayer is CvxpyLayer and conediff.tensorflow.OptLayer is OptLayer
+    assert issubclass(CvxpyLayer, keras.layers.Layer)
+
+
+@pytest.mark.parametrize("form", [(A, B), ([A, B],), ((A, B),), ({"b": B, "A": A},)])
+def test_call_forms(form):
+    (x,) = least_norm()(*form)
+    np.testing.assert_allclose(x, X, rtol=1e-9)
+    (x,) = least_norm()(*form, solver_args={"tol": 1e-8, "threads": 1})
+    np.testing.assert_allclose(x, X, rtol=1e-6)
+
+
+def test_single_output():
+    assert least_norm(single_output=True)(A, B).shape == (5, 3)
+    x, p = cp.Variable(), cp.Parameter()
+    problem = cp.Problem(cp.Minimize((x - p) ** 2))
+    with pytest.raises(ValueError, match="returns 2 variables"):
+        CvxpyLayer(problem, [p], [x, problem.objective], single_output=True)
+
+
+def test_variables_are_taken_as_tensors():
+    (x,) = least_norm()(tf.Variable(A), keras.Variable(B, dtype="float64"))
+    np.testing.assert_allclose(x, X, rtol=1e-9)
+    variable = tf.Variable(B)
+    with tf.GradientTape() as tape:
+        (x,) = least_norm()(A, variable)
+    assert tape.gradient(x, variable).shape == (5, 2)
+
+
+# ------------------------------------------------------------------ before there are data
+
+
+def test_symbolic_call():
+    (x,) = least_norm()(keras.Input((2, 3)), keras.Input((2,)))
+    assert x.shape == (None, 3) and x.dtype == "float32"
+    (x,) = least_norm()(keras.Input((7, 2, 3)), keras.Input((1, 2), dtype="float64"))
+    assert x.shape == (None, 7, 3) and x.dtype == "float64"
+
+
+def test_output_shapes():
+    layer = least_norm()
+    assert layer.compute_output_shape([(2, 3), (None, 2)]) == ((None, 3),)
+    assert layer.compute_output_shape((2, 3), (7, 1, 2)) == ((7, 1, 3),)
+    assert layer.compute_output_shape({"A": (9, 1, 2, 3), "b": (4, 2)}) == ((9, 4, 3),)
+    assert projection(single_output=True).compute_output_shape((None, 4)) == (None, 4)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 4), (2,)], "Invalid parameter shape for parameter 'A'"),
+        ([(3,), (2,)], "Invalid parameter dimensionality"),
+        ([(5, 2, 3), (4, 2)], "Inconsistent batch sizes"),
+        ([(2, 3)], "expected 2 .*'A', 'b'.*, got 1"),
+        ({"A": (2, 3), "c": (2,)}, "by the names"),
+    ],
+)
+def test_bad_shapes_are_found_before_data(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        least_norm().build(shapes)
+    with pytest.raises(ValueError, match=message):
+        least_norm().compute_output_shape(shapes)
+    symbols = keras.tree.map_shape_structure(lambda s: keras.KerasTensor((None, *s[1:])), shapes)
+    if "Inconsistent" not in message and all(len(s) > 1 for s in keras.tree.flatten(shapes) if np.ndim(s)):
+        with pytest.raises(ValueError):
+            least_norm()(symbols)
+
+
+def test_functional_and_subclassed_models():
+    a, b = keras.Input((2, 3)), keras.Input((2,))
+    (x,) = least_norm()(a, b)
+    model = keras.Model([a, b], keras.layers.Dense(1, kernel_initializer="ones")(x))
+    many = np.broadcast_to(A, (5, 2, 3)).astype("float32")
+    expected = X.sum(1, keepdims=True)
+    np.testing.assert_allclose(model.predict([many, B], verbose=0), expected, rtol=1e-4, atol=1e-5)
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = least_norm()
+
+        def call(self, inputs):
+            return self.layer(inputs)[0]
+
+    np.testing.assert_allclose(Model().predict([many, B], verbose=0), X, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_sizes_change():
+    """One trace serves batches of every size; the static shape is kept as far as it is known."""
+    traces = []
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32)], autograph=False)
+    def call(x):
+        traces.append(1)
+        (z,) = layer(x)
+        assert z.shape.as_list() == [None, 4]
+        return z
+
+    layer = projection()
+    for size in (3, 1, 0, 8):
+        x = RNG.standard_normal((size, 4)).astype("float32")
+        np.testing.assert_allclose(call(x), x.clip(0), atol=1e-6)
+    assert len(traces) == 1
+
+
+def test_unknown_rank():
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float64)], autograph=False)
+    def call(x):
+        return projection()(x)[0]
+
+    with pytest.raises(ValueError, match="rank"):
+        call(np.ones(4))
+
+
+def test_tf_data():
+    data = tf.data.Dataset.from_tensor_slices(RNG.standard_normal((6, 4))).batch(4)
+    layer = projection(single_output=True)
+    for x, z in data.map(lambda x: (x, layer(x)), num_parallel_calls=2):
+        np.testing.assert_allclose(z, np.clip(x, 0, None), atol=1e-9)
+
+
+# ------------------------------------------------------------------ dtypes
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_dtype_is_the_inputs(dtype):
+    z, *_ = projection()(tf.cast(RNG.standard_normal((3, 4)), dtype))
+    assert z.dtype == dtype
+
+
+def test_policies():
+    x = RNG.standard_normal((3, 4))
+    assert projection(dtype="float32")(x)[0].dtype == "float32"
+    assert projection(dtype="mixed_float16")(x)[0].dtype == "float16"
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        layer = projection(weights={})
+        assert layer(x)[0].dtype == "bfloat16"
+        model = keras.Sequential([keras.layers.Dense(4), projection(single_output=True)])
+        assert model(x).dtype == "bfloat16"
+        layer = least_norm(weights={"A": "glorot_uniform"})
+        assert layer(tf.cast(B, "bfloat16"))[0].dtype == "bfloat16"
+        assert layer.weights[0].dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_mixed_and_integer_inputs():
+    layer = least_norm()
+    assert layer(A.astype("float32"), B)[0].dtype == "float64"
+    assert layer(tf.cast(A, "float16"), tf.cast(B, "bfloat16"))[0].dtype == "float32"
+    assert projection()(tf.constant([1, -2, 3, 4]))[0].dtype == "float32"
+
+
+def test_rank_deficient_psd_in_low_precision():
+    """Attributes are checked with a tolerance to match the precision of what was passed."""
+    x, P = cp.Variable(3), cp.Parameter((3, 3), PSD=True)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, P) + cp.sum_squares(x - 1)))
+    layer, v = CvxpyLayer(problem, [P], [x]), RNG.standard_normal((3, 1))
+    for dtype in ("bfloat16", "float16", "float32"):
+        assert layer(tf.cast(v @ v.T, dtype))[0].dtype == dtype
+
+
+# ------------------------------------------------------------------ weights
+
+
+def test_weights():
+    start = keras.constraints.NonNeg()
+    layer = least_norm(weights={"A": A, "b": {"initializer": "ones", "regularizer": "l2", "constraint": start}})
+    assert [w.path.split("/")[-1] for w in layer.trainable_weights] == ["A", "b"]
+    (x,) = layer()
+    assert x.shape == (3,)
+    np.testing.assert_allclose(A @ x, 1, atol=1e-5)
+    np.testing.assert_allclose(layer.losses, [0.01 * 2], rtol=1e-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer()[0])
+    gradients = tape.gradient(loss, [w.value for w in layer.trainable_weights])
+    assert [g.shape.as_list() for g in gradients] == [[2, 3], [2]]
+    expected = cd.CvxpyLayer.from_maps(layer._core.maps).solve(A.astype("float32"), np.ones(2, "float32"))
+    for got, exact in zip(gradients, expected.vjp(np.ones(3)), strict=True):
+        np.testing.assert_allclose(got, exact, rtol=1e-5)
+
+
+def test_weights_leave_the_other_parameters_to_calls():
+    layer = least_norm(weights={"A": {"initializer": A, "trainable": False}}, single_output=True)
+    assert not layer.trainable_weights and len(layer.non_trainable_weights) == 1
+    for form in (B, [B], {"b": B}):
+        np.testing.assert_allclose(layer(form), X, rtol=1e-4, atol=1e-5)
+    assert layer.compute_output_shape((None, 2)) == (None, 3)
+    with pytest.raises(ValueError, match=r"expected 1 \('b'\), got 2"):
+        layer(A, B)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    assert model.output_shape == (None, 3)
+
+
+def test_unknown_weights():
+    with pytest.raises(ValueError, match="none of the parameters A, b"):
+        a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+        problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
+        CvxpyLayer(problem, [a, b], [x], weights={cp.Parameter(2): "ones"})
+
+
+def test_a_layer_learns_its_constraints():
+    """The right-hand side of a halfspace is found from points projected onto it."""
+    z, x, g, h = cp.Variable(2), cp.Parameter(2), cp.Parameter(2), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [g @ z <= h])
+    options = {"weights": {g: np.array([1.0, 0.0]), h: "zeros"}, "single_output": True}
+    layer = CvxpyLayer(problem, [x, g, h], [z], **options)
+    points = RNG.standard_normal((256, 2)).astype("float32") * 2
+    normal, level = np.array([0.6, 0.8]), 0.5
+    target = points - np.clip(points @ normal - level, 0, None)[:, None] * normal
+    model = keras.Sequential([layer])
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    model.fit(points, target, epochs=25, batch_size=64, verbose=0)
+    G, H = (w.numpy() for w in layer.weights)
+    np.testing.assert_allclose(G / np.linalg.norm(G), normal, atol=0.02)
+    np.testing.assert_allclose(H / np.linalg.norm(G), level, atol=0.02)
+
+
+# ------------------------------------------------------------------ the common interface
+
+
+def test_info_and_failures():
+    layer = least_norm()
+    layer(A, B)
+    assert layer.info["status"].shape == (5,) and (layer.info["residual"] < 1e-9).all()
+    tf.function(lambda b: layer(A, b), autograph=False)(B[:2])
+    assert layer.info["iterations"].shape == (2,)
+    with pytest.raises(TypeError, match="unknown solver argument 'epz'"):
+        layer(A, B, solver_args={"epz": 1})
+
+
+def test_warm_start():
+    layer = least_norm(solver_args={"warm_start": True})
+    layer(A, B)
+    layer(A, B)
+    assert (layer.info["iterations"] == 0).all()
+
+
+def test_opt_layer():
+    z, x = cp.Variable(2), cp.Parameter(2)
+    layer = OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z], name="opt", tol=1e-9)
+    assert layer.name == "opt"
+    np.testing.assert_allclose(layer(np.array([1.0, -1.0])), [1, 0], atol=1e-8)
+    w = cp.Variable(2)
+    pair = OptLayer([z, w], [x], lambda z, w, x: cp.sum_squares(z - x) + cp.sum_squares(w))
+    assert [part.shape for part in pair(np.ones((3, 2)))] == [(3, 2), (3, 2)]
+    again = OptLayer.from_config(layer.get_config())
+    np.testing.assert_array_equal(again(np.array([1.0, -1.0])), layer(np.array([1.0, -1.0])))
+    with pytest.raises(TypeError, match="unknown solver argument"):
+        OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), epz=1)
+
+
+def test_problem_without_parameters():
+    x = cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
+    np.testing.assert_allclose(layer()[0], [1, 1], atol=1e-9)
+    assert tf.function(lambda: layer(), autograph=False)()[0].shape == (2,)
+
+
+def test_copies():
+    layer = least_norm()
+    np.testing.assert_array_equal(copy.deepcopy(layer)(A, B)[0], layer(A, B)[0])
+
+
+def test_threads():
+    """Calls from many threads do not disturb each other."""
+    layer, results = least_norm(), {}
+
+    def run(k):
+        with tf.GradientTape() as tape:
+            b = tf.constant(B * k)
+            tape.watch(b)
+            (x,) = layer(A, b)
+        results[k] = (x.numpy(), tape.gradient(x, b).numpy())
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for k, (x, g) in results.items():
+        np.testing.assert_allclose(x, k * X, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(g, results[1][1], rtol=1e-8)
