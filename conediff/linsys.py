@@ -70,18 +70,22 @@ def iterative(
     max_iters : int, optional
         20 N by default.
     """
-    size = np.linalg.norm(rhs)
-    if size == 0 or not np.isfinite(size):
-        return LinearSolution(np.zeros(rhs.size), bool(size == 0), 0, 0.0, _REASONS[0])
+    # In two steps, for the square of a small or large entry is out of range.
+    peak = np.abs(rhs).max(initial=0.0)
+    if peak == 0:
+        return LinearSolution(np.zeros(rhs.size), True, 0, 0.0, _REASONS[0])
+    if not np.isfinite(peak):
+        return LinearSolution(np.full(rhs.size, np.nan), False, 0, np.inf, "the right-hand side is not finite")
+    size = np.linalg.norm(rhs / peak)
     limit = max_iters or max(1000, 20 * rhs.size)
     # Scaled to norm one: the iteration, and its tests, are the same at every scale of the input.
-    unit = rhs / size
+    unit = rhs / peak / size
     if method == "lsqr":
         z, stop, count = lsqr(operator, unit, atol=tol, btol=tol, conlim=0, iter_lim=limit)[:3]
     else:
         z, stop, count = lsmr(operator, unit, atol=tol, btol=tol, conlim=0, maxiter=limit)[:3]
     residual = float(np.linalg.norm(operator.matvec(z) - unit))
-    return LinearSolution(z * size, stop not in (3, 6, 7), int(count), residual, _REASONS[int(stop)])
+    return LinearSolution(z * size * peak, stop not in (3, 6, 7), int(count), residual, _REASONS[int(stop)])
 
 
 def dense(matrix: Array, rhs: Array) -> LinearSolution:

@@ -12,20 +12,10 @@ import conediff
 BACKEND = keras.backend.backend()
 
 if BACKEND == "tensorflow":
-    from .function import SolutionMap
-
-    def solve(
-        core: conediff.CvxpyLayer,
-        params: Sequence[Any],
-        solver_args: Mapping[str, Any],
-        dtypes: Sequence[str],
-        shapes: Sequence[Any],
-    ) -> tuple[Any, ...]:
-        """Solve; one tensor for each output."""
-        return SolutionMap(core, solver_args, dtypes, shapes)(params)
+    from .function import solve
 
 elif BACKEND == "torch":
-    import conediff_torch
+    from conediff_torch import functional
 
     def solve(
         core: conediff.CvxpyLayer,
@@ -35,7 +25,7 @@ elif BACKEND == "torch":
         shapes: Sequence[Any],
     ) -> tuple[Any, ...]:
         """Solve; one tensor for each output."""
-        outputs = conediff_torch.solve(core, *params, solver_args=solver_args)
+        outputs = functional.solve(core, *params, solver_args=solver_args)
         return tuple(keras.ops.cast(output, dtype) for output, dtype in zip(outputs, dtypes, strict=True))
 
 else:

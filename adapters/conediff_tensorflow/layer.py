@@ -147,9 +147,9 @@ class CvxpyLayer(keras.layers.Layer):
         passed = [keras.ops.convert_to_tensor(item) for item in self._inputs.listed(inputs)]
         (own,) = self._own_weights
         params = self._inputs.merged(passed, {name: weight.value for name, weight in own.items()})
-        batch = batch_shape(self._core.parameters, [tuple(p.shape) for p in params])
+        shapes = self._shapes(batch_shape(self._core.parameters, [tuple(p.shape) for p in params]))
         try:
-            outputs = solve(self._core, params, solver_args or {}, self._dtypes(passed), self._shapes(batch))
+            outputs = solve(self._core, params, solver_args or {}, self._dtypes(passed), shapes)
         except conediff.SolverError as error:
             # Else Keras raises a copy that has the message only, without indices, statuses and solutions.
             error._keras_call_info_injected = True  # type: ignore[attr-defined]

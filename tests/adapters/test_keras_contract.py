@@ -17,6 +17,7 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras has another backend", allow_module_level=True)
 
 from conediff_tensorflow import CvxpyLayer  # noqa: E402
+
 from tests.adapters import contract  # noqa: E402
 
 

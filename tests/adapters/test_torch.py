@@ -16,6 +16,7 @@ from tests.adapters import contract
 
 torch = pytest.importorskip("torch")
 ct = importlib.import_module("conediff.torch")
+arrays = importlib.import_module("conediff_torch._arrays")
 handles = importlib.import_module("conediff_torch._handles")
 
 QUADRATIC = contract.QUADRATIC
@@ -254,12 +255,25 @@ def test_views_of_every_kind():
     transposed = A.T.contiguous().T
     strided = torch.stack([b, b], 1)[:, 0]
     assert torch.equal(layer(transposed, strided, lam)[0], expected)
-    assert torch.equal(layer(A, -torch._neg_view(b), lam)[0], expected)
+    assert torch.equal(layer(A, torch._neg_view(-b), lam)[0], expected)
     expanded = layer(A.expand(2, 4, 3), b, lam)[0]
     assert torch.allclose(expanded, expected.expand(2, 3), rtol=1e-9)
     sparse = A.to_sparse().requires_grad_()
     layer(sparse, b, lam)[0].sum().backward()
     assert sparse.grad.shape == A.shape
+
+
+def test_outputs_are_contiguous_and_the_users_own():
+    for case in contract.CASES:
+        values = [torch.tensor(v, requires_grad=True) for v in case.values((2,))]
+        outputs = ct.CvxpyLayer(*case.state(), gp=case.gp)(*values)
+        assert all(out.is_contiguous() for out in outputs)
+    for array in (np.broadcast_to(np.ones(1), (3,)), np.arange(3.0)[::-1]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tensor = arrays.to_tensor(array, torch.float64, torch.device("cpu"))
+        assert tensor.add_(1).tolist() == (array + 1).tolist()
+        assert array.max() < 3
 
 
 def test_complex_views_and_real_values_of_complex_parameters():

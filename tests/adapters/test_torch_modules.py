@@ -397,6 +397,17 @@ def test_compiled_partial_gradients_and_vmap():
         torch.testing.assert_close(compiled(A, b, lam), loss(A, b, lam))
 
 
+@pytest.mark.parametrize("case", [c for c in contract.CASES if c.name in ("quadratic", "complex")], ids=str)
+def test_operator_says_beforehand_what_it_returns(case):
+    layer = ct.CvxpyLayer(*case.state())
+    values = [torch.tensor(v) for v in case.values((2,))]
+    torch.library.opcheck(
+        torch.ops.conediff.solve,
+        (values, id(layer.numpy_layer), "tol:f", [1e-9], []),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
 @pytest.mark.slow
 def test_export():
     model, h = net(), data()

@@ -53,7 +53,9 @@ def total(layer):
 def each(function, args, dims):
     """Apply a function to every slice, in a loop."""
     pairs = list(zip(args, dims, strict=True))
-    return torch.stack([function(*(a if d is None else a.select(d, i) for a, d in pairs)) for i in range(COUNT)])
+    return torch.stack(
+        [function(*(a if d is None else a.select(d, i) for a, d in pairs)) for i in range(COUNT)]
+    )
 
 
 # ---------------------------------------------------------------------- gradcheck
@@ -171,6 +173,9 @@ def test_forward_mode(layer, values, f, J):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(b[0], b[1])
         close(torch.autograd.forward_ad.unpack_dual(f(dual)).tangent, J @ b[1])
+    # A mapped tangent of a parameter with fewer batch dimensions than another.
+    scalars = vmap(lambda lam: jvp(lambda lam: layer(A, b, lam)[0], (lam,), (lam,))[1])(lam)
+    close(scalars[1], jvp(lambda lam: layer(A, b, lam)[0], (lam[1],), (lam[1],))[1])
     inputs = tuple(v[0] for v in values)
     _, tangents = jvp(layer, inputs, tuple(v[1] for v in values))
     _, pull = vjp(layer, *inputs)
@@ -186,6 +191,8 @@ def test_autograd_functional(values, f, J):
     close(functional.jacobian(f, b[0], vectorize=True, strategy="forward-mode"), J)
     close(functional.jvp(f, b[0], b[1])[1], J @ b[1])
     close(functional.vjp(f, b[0], b[1, :3])[1], b[1, :3] @ J)
+    # One cotangent for all mapped elements.
+    close(vmap(lambda point: vjp(f, point)[1](b[1, :3])[0])(b)[0], b[1, :3] @ J)
 
 
 def test_many_cotangents_at_once(values, f, J):

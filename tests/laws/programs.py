@@ -150,7 +150,13 @@ def draw(rng, cones, with_P=True, sparse=False, margin=1e-2, condition=1e5, trie
         known = program(v, rng.standard_normal(n), A, P, cones)
         if sparse:
             known = Known(
-                cd.ConeProgram(sp.csc_array(A), known.program.b, known.program.c, cones, sp.csc_array(P) if with_P else None),
+                cd.ConeProgram(
+                    sp.csc_array(A),
+                    known.program.b,
+                    known.program.c,
+                    cones,
+                    sp.csc_array(P) if with_P else None,
+                ),
                 *known.solution,
             )
         if conditioning(known, cone, A, P) < condition:

@@ -134,7 +134,9 @@ def test_the_modes_are_adjoint(name, with_P, sparse):
     data = on_pattern(k.program, curve(rng, k).data)
     g = cotangent(rng, k)
     moved, pulled = derivative.jvp(*data), derivative.vjp(*g)
-    assert abs(inner(moved, g) - inner(pulled, data)) < 1e-11 * largest(*moved) * largest(*g) * (k.program.n + k.program.m)
+    assert abs(inner(moved, g) - inner(pulled, data)) < 1e-11 * largest(*moved) * largest(*g) * (
+        k.program.n + k.program.m
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

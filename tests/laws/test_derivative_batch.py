@@ -10,9 +10,29 @@ import pytest
 import conediff as cd
 from conediff.cones import ProductCone
 from conediff.structure import ConeData
-from tests.laws.programs import CONES, conditioning, dense, distance, draw, program, quadratic, random_cones, sizes
+from tests.laws.programs import (
+    CONES,
+    conditioning,
+    dense,
+    distance,
+    draw,
+    program,
+    quadratic,
+    random_cones,
+    sizes,
+)
 
-KINDS = ["linear", "box", "soc_mixed", "psd_3", "complex_psd_2", "exponential", "power", "mixed", "everything"]
+KINDS = [
+    "linear",
+    "box",
+    "soc_mixed",
+    "psd_3",
+    "complex_psd_2",
+    "exponential",
+    "power",
+    "mixed",
+    "everything",
+]
 EVERY = pytest.mark.parametrize("name", KINDS)
 
 
@@ -50,7 +70,11 @@ def stacked(knowns):
 
 def cotangents(p, count, seed=21):
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((count, p.n)), rng.standard_normal((count, p.m)), rng.standard_normal((count, p.m))
+    return (
+        rng.standard_normal((count, p.n)),
+        rng.standard_normal((count, p.m)),
+        rng.standard_normal((count, p.m)),
+    )
 
 
 @EVERY
@@ -128,7 +152,11 @@ def test_batched_jvp_and_vjp_are_adjoint():
     rng = np.random.default_rng(24)
     n, m = programs[0].n, programs[0].m
     dP = rng.standard_normal((5, n, n))
-    data = ((dP + dP.transpose(0, 2, 1)).reshape(5, -1), rng.standard_normal((5, m * n)), *cotangents(programs[0], 5)[1::-1])
+    data = (
+        (dP + dP.transpose(0, 2, 1)).reshape(5, -1),
+        rng.standard_normal((5, m * n)),
+        *cotangents(programs[0], 5)[1::-1],
+    )
     g = cotangents(programs[0], 5, 25)
     moved, pulled = derivative.jvp(*data), derivative.vjp(*g)
     left = sum((a * b).sum(axis=1) for a, b in zip(moved, g, strict=True))
@@ -215,7 +243,12 @@ def test_shapes_are_checked():
     for given in ({"dx": np.ones(p.n)}, {"dy": np.ones((4, p.m))}, {"ds": np.ones((5, p.m + 1))}):
         with pytest.raises(ValueError, match="must have shape"):
             derivative.vjp(**given)
-    for given in ({"dA": np.ones((5, p.m, p.n))}, {"dP": np.ones((5, 1))}, {"db": np.ones((1, p.m))}, {"dc": [1.0]}):
+    for given in (
+        {"dA": np.ones((5, p.m, p.n))},
+        {"dP": np.ones((5, 1))},
+        {"db": np.ones((1, p.m))},
+        {"dc": [1.0]},
+    ):
         with pytest.raises(ValueError, match="must have shape"):
             derivative.jvp(**given)
 
@@ -240,7 +273,10 @@ ENDLESS = cd.ConeProgram([[1.0], [0.0]], [1.0, 1.0], [1.0], {"l": 2})
 
 
 @pytest.mark.parametrize("bad, status", [(EMPTY, "infeasible"), (ENDLESS, "unbounded")])
-@pytest.mark.parametrize("answer, fill", [("nan", np.nan), ("zero_grad", 0.0), (lambda s: None, np.nan), (lambda s: "zero_grad", 0.0)])
+@pytest.mark.parametrize(
+    "answer, fill",
+    [("nan", np.nan), ("zero_grad", 0.0), (lambda s: None, np.nan), (lambda s: "zero_grad", 0.0)],
+)
 def test_good_elements_are_exact_beside_bad_ones(bad, status, answer, fill):
     batch = cd.solve_batch([GOOD, bad, OTHER, bad], on_failure=answer)
     assert list(batch.status) == ["solved", status, "solved", status]
@@ -346,7 +382,9 @@ INDEFINITE = {
 }
 
 
-UNSEEN = pytest.mark.xfail(strict=True, reason="SCS looks at the inertia of its own matrix only, and P is not checked")
+UNSEEN = pytest.mark.xfail(
+    strict=True, reason="SCS looks at the inertia of its own matrix only, and P is not checked"
+)
 
 
 @pytest.mark.parametrize(

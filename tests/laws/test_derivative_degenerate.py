@@ -1,4 +1,4 @@
-"""Where the solution map is not differentiable: the least-squares answer of least norm, and a warning that says so."""
+"""Where the solution map is not differentiable: the answer of least norm, and a warning that says so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,11 @@ def degenerate():
             True,
             False,
         ),
-        "face of solutions": (cd.ConeProgram([[-1, -1], [-1, 0], [0, -1]], [-1, 0, 0], [1, 1], {"l": 3}), False, True),
+        "face of solutions": (
+            cd.ConeProgram([[-1, -1], [-1, 0], [0, -1]], [-1, 0, 0], [1, 1], {"l": 3}),
+            False,
+            True,
+        ),
         "duplicate constraint, LP": (
             cd.ConeProgram([[-1, 0], [-1, 0], [0, -1]], [-1, -1, -2], [1, 1], {"l": 3}),
             True,
@@ -63,7 +67,9 @@ DEGENERATE = degenerate()
 KINKS = {
     "nonnegative": cd.ConeProgram(-EYE, [0, 0], [0, -1], {"l": 2}, EYE),
     "second-order apex": cd.ConeProgram(-np.eye(3), np.zeros(3), np.zeros(3), {"q": [3]}, np.eye(3)),
-    "second-order boundary": cd.ConeProgram(-np.eye(3), np.zeros(3), [-1.0, -1.0, 0.0], {"q": [3]}, np.eye(3)),
+    "second-order boundary": cd.ConeProgram(
+        -np.eye(3), np.zeros(3), [-1.0, -1.0, 0.0], {"q": [3]}, np.eye(3)
+    ),
     "PSD": cd.ConeProgram(-np.eye(3), np.zeros(3), [-1.0, 0.0, 0.0], {"s": [2]}, np.eye(3)),
     "box": cd.ConeProgram(-np.eye(2), [0.0, 0.0], [-1.0, -1.0], {"bl": [-1.0], "bu": [1.0]}, np.eye(2)),
 }
@@ -124,7 +130,9 @@ def test_kinks(name):
 def test_one_derivative_warns_once(name):
     derivative = cd.solve(DEGENERATE[name][0]).derivative()
     n = derivative._stack.structure.n
-    _, messages = caught(lambda: [derivative.vjp(dx=np.ones(n)), derivative.vjp(dx=np.ones(n)), derivative.jvp(dc=np.ones(n))])
+    _, messages = caught(
+        lambda: [derivative.vjp(dx=np.ones(n)), derivative.vjp(dx=np.ones(n)), derivative.jvp(dc=np.ones(n))]
+    )
     assert len(messages) == 1
     # Nor does a batch warn once for each element.
     batch = cd.solve_batch([DEGENERATE[name][0]] * 3)
@@ -162,7 +170,7 @@ def test_directly_a_singular_system_is_reported():
 
 
 def test_a_cotangent_in_the_range_is_exact_in_spite_of_redundant_rows():
-    """x is unique and smooth in b along the range of A: the derivative is that of the program without the row."""
+    """x is unique and smooth in b along the range of A: the derivative is that without the row."""
     p = DEGENERATE["redundant equality"][0]
     full, _ = caught(lambda: cd.solve(p).derivative().vjp(dx=np.arange(5.0)))
     A = p.A.toarray()[:2]
@@ -184,7 +192,7 @@ def outside(seed):
         rank = int(rng.integers(0, 3))
         least, most = sizes(cone, v, rank)
         n = most + int(rng.integers(1, 3)) if seed % 2 else least - int(rng.integers(1, 3))
-        if not 1 <= n:
+        if not n >= 1:
             continue
         rank = min(rank, n)
         A, P = rng.standard_normal((cone.dim, n)), quadratic(rng, n, rank)
@@ -247,4 +255,8 @@ def test_cotangent_of_a_degenerate_program_scales():
 
 def test_cotangent_helper_is_of_the_right_shape():
     known, _, _ = outside(1)
-    assert [part.size for part in cotangent(RNG, known)] == [known.program.n, known.program.m, known.program.m]
+    assert [part.size for part in cotangent(RNG, known)] == [
+        known.program.n,
+        known.program.m,
+        known.program.m,
+    ]

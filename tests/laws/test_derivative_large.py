@@ -66,7 +66,9 @@ def nearest_correlation(k, seed=0):
     diagonal = np.flatnonzero(i == j)
     select = sp.csc_array((np.ones(k), (np.arange(k), diagonal)), shape=(k, d))
     A, b = sp.vstack([select, -sp.eye_array(d)]), np.concatenate([np.ones(k), np.zeros(d)])
-    return cd.ConeProgram(A, b, -np.where(i == j, 1, np.sqrt(2)) * G[i, j], {"z": k, "s": [k]}, sp.eye_array(d))
+    return cd.ConeProgram(
+        A, b, -np.where(i == j, 1, np.sqrt(2)) * G[i, j], {"z": k, "s": [k]}, sp.eye_array(d)
+    )
 
 
 def large_cones():
@@ -87,7 +89,9 @@ def large_cones():
         "PSD 25": known({"s": [25]}, 325, 120, lambda v: None),
         "PSD 20 and small ones": known({"l": 3, "q": [4], "s": [3, 20]}, 223, 90, lambda v: None),
         "complex PSD 15": known({"cs": [15]}, 225, 80, lambda v: None),
-        "box 3000": known({"bl": [-1.0] * 2999, "bu": [1.0] * 2999}, 3000, 40, lambda v: v.__setitem__(0, 3.0)),
+        "box 3000": known(
+            {"bl": [-1.0] * 2999, "bu": [1.0] * 2999}, 3000, 40, lambda v: v.__setitem__(0, 3.0)
+        ),
     }
 
 
@@ -115,7 +119,9 @@ def test_large_cones(name):
         assert abs(left - right) < 1e-6 * largest(*tangent.solution) * largest(*g) * known.program.m
 
 
-@pytest.mark.parametrize("k", [20, 40, pytest.param(60, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "k", [20, 40, pytest.param(60, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_nearest_correlation_matrix(k):
     p = nearest_correlation(k)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Random mixtures of all cones: solve, forward mode, reverse mode and all methods, on programs with known answers."""
+"""Random mixtures of all cones: solving, both modes and all methods, on programs with known answers."""
 
 from __future__ import annotations
 

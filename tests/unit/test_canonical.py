@@ -359,7 +359,7 @@ def sample(p, rng):
 
 
 def maps_of(item, objective=True):
-    variables = item.variables + [item.problem.objective] if objective else item.variables
+    variables = [*item.variables, item.problem.objective] if objective else item.variables
     return canonicalise(item.problem, item.parameters, variables, gp=item.gp)
 
 

@@ -58,7 +58,10 @@ def test_b_additive_where_lsqr_alone_stops_early(N, M):
     d[N // 2 :] *= 10
     v, q, p = cp.Variable(N), cp.Parameter(N), cp.Parameter(N)
     objective = (
-        0.5 * cp.sum_squares(L.T @ v) + 0.5 * cp.sum_squares(np.diag(d) @ v) + 50 * cp.sum_squares(v - q) - v @ p
+        0.5 * cp.sum_squares(L.T @ v)
+        + 0.5 * cp.sum_squares(np.diag(d) @ v)
+        + 50 * cp.sum_squares(v - q)
+        - v @ p
     )
     problem = cp.Problem(cp.Minimize(objective), [cp.abs(v) <= 0.1, cp.norm1(v) <= 10])
     layer = cd.CvxpyLayer(problem, [q, p], [v])
@@ -228,7 +231,9 @@ def test_o_duals_of_several_cones_in_one_constraint():
             np.testing.assert_allclose(mine, theirs.value, atol=1e-5)
         direction = rng.standard_normal(parameter.shape)
         pushed = layer.solve(parameter.value).jvp(direction)
-        for mine, difference in zip(pushed, central_difference(layer, [parameter.value], 0, direction), strict=True):
+        for mine, difference in zip(
+            pushed, central_difference(layer, [parameter.value], 0, direction), strict=True
+        ):
             np.testing.assert_allclose(mine, difference, atol=1e-5)
 
 

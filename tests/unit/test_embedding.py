@@ -64,7 +64,7 @@ def test_rmatvec_is_the_transpose(name, with_P):
 @EVERY
 @BOTH
 def test_null_vectors_at_a_solution(name, with_P):
-    """N is homogeneous, so M z = 0; and (x, y, 1) is in the null space of M'. Nothing else is, in regular points."""
+    """N is homogeneous, so M z = 0; and (x, y, 1) is in the null space of M'. Nothing else is."""
     k, M = embedding(name, with_P)
     right, left = np.concatenate([k.x, k.v, [1.0]]), np.concatenate([k.x, k.y, [1.0]])
     size = np.abs(M.dense()).max()

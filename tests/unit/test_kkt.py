@@ -1,4 +1,4 @@
-"""The reduced system: assembled as its definition says, factorised, refined, and told singular from regular."""
+"""The reduced system: assembled as defined, factorised, refined, told singular from regular."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import conediff as cd
 from conediff import reduced
-from conediff.kkt import KKT, REGULARISATION, _PileSolver, _piles
+from conediff.kkt import KKT, REGULARISATION, _piles, _PileSolver
 from conediff.reduced import KKTOperator, KKTPattern
 from conediff.structure import ConeData
 from tests.laws.programs import CONES
@@ -35,7 +35,10 @@ def stack(name, count=1, n=5, density=0.6, seed=0, with_P=True):
     program = cd.ConeProgram(A, np.zeros(m), np.zeros(n), cones, P @ P.T if with_P else None)
     s, d = program.structure, program.data
     data = ConeData(
-        d.P * rng.uniform(0.5, 2, (count, 1)), rng.standard_normal((count, s.A.nnz)), np.zeros((1, m)), np.zeros((1, n))
+        d.P * rng.uniform(0.5, 2, (count, 1)),
+        rng.standard_normal((count, s.A.nnz)),
+        np.zeros((1, m)),
+        np.zeros((1, n)),
     )
     derivative = s.cone.project_dual(2 * rng.standard_normal((count, m))).derivative()
     return s, data, derivative
@@ -46,7 +49,9 @@ def regular(name, count=1):
     rng = np.random.default_rng(0)
     m = cd.cones.ProductCone.from_dict(KINDS[name]).dim
     n = m + 3
-    program = cd.ConeProgram(rng.standard_normal((m, n)), np.zeros(m), np.zeros(n), KINDS[name], np.eye(n) + np.ones((n, n)))
+    program = cd.ConeProgram(
+        rng.standard_normal((m, n)), np.zeros(m), np.zeros(n), KINDS[name], np.eye(n) + np.ones((n, n))
+    )
     s = program.structure
     P = rng.uniform(0.5, 2, (count, 1)) * program.data.P
     data = ConeData(P, rng.standard_normal((count, s.A.nnz)), np.zeros((1, m)), np.zeros((1, n)))
@@ -71,7 +76,9 @@ def test_values_assemble_the_definition(name, density, dense_dim, monkeypatch):
     pattern = KKTPattern(s)
     values = pattern.values(data, derivative)
     for i in range(3):
-        upper = sp.csc_array((values[i], pattern.indices, pattern.indptr), shape=(pattern.size,) * 2).toarray()
+        upper = sp.csc_array(
+            (values[i], pattern.indices, pattern.indptr), shape=(pattern.size,) * 2
+        ).toarray()
         assert np.array_equal(upper, np.triu(upper))
         np.testing.assert_allclose(upper, np.triu(reference(s, data, derivative, i)), atol=1e-13)
 
@@ -168,7 +175,7 @@ def test_a_singular_matrix_is_recognised_in_any_units(scale, seed):
 
 @pytest.mark.parametrize("seed", range(200))
 def test_pivots_as_small_as_the_regularisation(seed):
-    """Without P, pivots of 1e-9 cancel: a vanished or flipped one has to be seen, at the first and later times."""
+    """Without P, pivots of 1e-9 cancel: one that vanished or flipped has to be seen."""
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 9))
     kkt = None
@@ -214,7 +221,9 @@ def test_solvers_are_reused_and_do_not_mix():
     np.testing.assert_array_equal(again.solve(rhs)[0], expected)
 
 
-@pytest.mark.parametrize("total, size", [(0, 10), (1, 10), (63, 10), (64, 10), (65, 10), (7, 5000), (5, 500), (200, 31)])
+@pytest.mark.parametrize(
+    "total, size", [(0, 10), (1, 10), (63, 10), (64, 10), (65, 10), (7, 5000), (5, 500), (200, 31)]
+)
 def test_piles_cover_the_stack_in_powers_of_two(total, size):
     piles = _piles(total, size)
     assert [i for part, _ in piles for i in range(part.start, part.stop)] == list(range(total))

@@ -41,7 +41,9 @@ def test_any_number_of_leading_dimensions(batch):
         alone = layer.solve(A[index], b[index], lam[index])
         for batched, single in zip(solution.values, alone.values, strict=True):
             np.testing.assert_allclose(batched[index], single, rtol=1e-8, atol=1e-10)
-        for batched, single in zip(gradients, alone.vjp(*(np.ones(v.shape) for v in alone.values)), strict=True):
+        for batched, single in zip(
+            gradients, alone.vjp(*(np.ones(v.shape) for v in alone.values)), strict=True
+        ):
             np.testing.assert_allclose(batched[index], single, rtol=1e-7, atol=1e-9)
     assert layer.solve(A, b, lam).info["residual"].shape == batch
 

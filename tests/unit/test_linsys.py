@@ -31,7 +31,9 @@ def test_the_answer_has_least_norm(method, rank, consistent):
     for one in (answer, reference):
         np.testing.assert_allclose(one.value, expected, atol=1e-9)
         assert one.converged and one.reason
-        assert one.residual == pytest.approx(np.linalg.norm(A @ expected - rhs) / np.linalg.norm(rhs), abs=1e-10)
+        assert one.residual == pytest.approx(
+            np.linalg.norm(A @ expected - rhs) / np.linalg.norm(rhs), abs=1e-10
+        )
     assert answer.iterations > 0 and reference.iterations == 0
 
 
@@ -39,7 +41,10 @@ def test_the_answer_has_least_norm(method, rank, consistent):
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-20, 1e20, 1e150])
 def test_scale_does_not_matter(method, scale):
     A, rhs = matrix(), np.random.default_rng(2).standard_normal(12)
-    one, other = iterative(aslinearoperator(A), rhs, method), iterative(aslinearoperator(A), rhs * scale, method)
+    one, other = (
+        iterative(aslinearoperator(A), rhs, method),
+        iterative(aslinearoperator(A), rhs * scale, method),
+    )
     np.testing.assert_allclose(other.value / scale, one.value, rtol=1e-9)
     assert abs(other.iterations - one.iterations) <= 1
 

@@ -67,6 +67,10 @@ def test_interrupt_stops_promptly_and_leaves_a_clean_state():
         print("clean")
     """
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert result.stdout.strip().endswith("clean"), result.stderr

@@ -1,0 +1,200 @@
+"""Saved layers: without pickle, safely, and back without cvxpy; and Keras's other backends."""
+
+from __future__ import annotations
+
+import json
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("Keras has another backend", allow_module_level=True)
+
+from conediff_tensorflow import CvxpyLayer, serial  # noqa: E402
+
+RNG = np.random.default_rng(2)
+
+
+def rich_layer(**options):
+    """Conic, with bounds of parameters, duals, the value, and weights with everything."""
+    x, A, b, r = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4), cp.Parameter(bounds=[0.1, 2])
+    S = cp.Parameter((3, 3), symmetric=True)
+    constraints = [cp.norm(x) <= r, cp.sum(x) == 0.1]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + cp.sum(S @ x)), constraints)
+    weights = {
+        A: {"initializer": "glorot_uniform", "regularizer": "l2"},
+        S: {"initializer": np.eye(3), "constraint": keras.constraints.MaxNorm(1.0), "trainable": False},
+    }
+    duals = [c.dual_variables[0] for c in constraints]
+    options = {"weights": weights, "solver_args": {"tol": 1e-9, "threads": 1}, **options}
+    return CvxpyLayer(problem, [A, b, r, S], [x, *duals, problem.objective], **options)
+
+
+def model_of(layer):
+    b, r = keras.Input((4,)), keras.Input(())
+    outputs = layer(b, r)
+    return keras.Model([b, r], keras.layers.Dense(2)(outputs[0]) + outputs[2][:, None] + outputs[3][:, None])
+
+
+B, R = RNG.standard_normal((5, 4)).astype("float32"), np.full(5, 0.5, "float32")
+
+
+def fresh(code, **environment):
+    """Run code in a process of its own."""
+    paths = [p for p in sys.path if p] + [os.getcwd(), os.path.join(os.getcwd(), "adapters")]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_a_fresh_process_needs_no_cvxpy(tmp_path):
+    """The outputs are bitwise the same, gradients come, and cvxpy is not even imported."""
+    model = model_of(rich_layer())
+    model.save(tmp_path / "m.keras")
+    expected = model([B, R]).numpy()
+    np.save(tmp_path / "expected.npy", expected)
+    np.savez(tmp_path / "inputs.npz", B=B, R=R)
+    out = fresh(
+        f"""
+        import sys
+        import numpy as np, keras, tensorflow as tf
+        import conediff.tensorflow
+        model = keras.saving.load_model(r"{tmp_path / "m.keras"}", safe_mode=True)
+        data, expected = np.load(r"{tmp_path / "inputs.npz"}"), np.load(r"{tmp_path / "expected.npy"}")
+        B, R = tf.constant(data["B"]), tf.constant(data["R"])
+        with tf.GradientTape() as tape:
+            tape.watch([B, R])
+            y = model([B, R])
+        assert np.array_equal(y.numpy(), expected)
+        gradients = tape.gradient(y, [B, R, *model.trainable_weights])
+        assert all(np.isfinite(g.numpy()).all() and np.abs(g).max() > 0 for g in gradients)
+        model.compile("adam", "mse")
+        model.fit([B, R], expected + 1, epochs=1, verbose=0)
+        assert "cvxpy" not in sys.modules
+        print("done")
+        """
+    )
+    assert "done" in out
+
+
+def test_config_holds_everything():
+    layer = rich_layer(name="rich")
+    config = layer.get_config()
+    text = json.dumps(keras.saving.serialize_keras_object(layer))
+    assert len(text) < 20_000
+    again = CvxpyLayer.from_config(config)
+    assert again.get_config() == config == json.loads(json.dumps(config))
+    assert again.name == "rich" and len(again.trainable_weights) == 1
+    again.set_weights(layer.get_weights())
+    for got, expected in zip(again(B, R), layer(B, R), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(again.losses, layer.losses)
+    assert again.weights[1].constraint.max_value == 1.0
+    assert keras.saving.get_registered_name(CvxpyLayer) == "conediff>CvxpyLayer"
+
+
+def test_arrays_without_pickle():
+    maps = rich_layer()._core.maps
+    text = serial.encode(maps)
+    assert serial.encode(serial.decode(json.loads(json.dumps(text)))) == text
+    assert serial.encode(maps) == text
+
+
+@pytest.mark.parametrize("dtype", [None, "float32", "float64", "mixed_float16"])
+def test_dtype_rules_survive(dtype):
+    layer = rich_layer(dtype=dtype)
+    again = CvxpyLayer.from_config(layer.get_config())
+    outputs = [one(B.astype("float64"), R)[0].dtype for one in (layer, again)]
+    assert outputs[0] == outputs[1] == {None: "float64", "mixed_float16": "float16"}.get(dtype, dtype)
+
+
+def test_clone_pickle_and_weights(tmp_path):
+    model = model_of(rich_layer())
+    clone = keras.models.clone_model(model)
+    assert not np.array_equal(clone([B, R]), model([B, R]))
+    model.save_weights(tmp_path / "m.weights.h5")
+    clone.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(clone([B, R]), model([B, R]))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))([B, R]), model([B, R]))
+
+
+@keras.saving.register_keras_serializable(package="test_conediff")
+def accept(solution):
+    return "zero_grad"
+
+
+def test_callables_are_saved_by_their_registered_names():
+    layer = rich_layer(solver_args={"on_failure": accept})
+    again = CvxpyLayer.from_config(json.loads(json.dumps(layer.get_config())))
+    assert again._core.settings.on_failure is accept
+
+
+def test_optimiser_state_and_checkpoints(tmp_path):
+    model = model_of(rich_layer())
+    model.compile("adam", "mse")
+    model.fit([B, R], np.zeros((5, 2)), verbose=0)
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "checkpoint")
+    other = keras.models.clone_model(model)
+    tf.train.Checkpoint(model=other).restore(path).expect_partial()
+    np.testing.assert_array_equal(other([B, R]), model([B, R]))
+
+
+def test_saved_model_is_refused(tmp_path):
+    model = model_of(rich_layer())
+    for export in (model.export, lambda path: tf.saved_model.save(model, path)):
+        with pytest.raises(NotImplementedError, match=r"cannot be exported .* Use model.save\('model.keras'\)"):
+            export(str(tmp_path / "exported"))
+
+
+TRAIN = """
+    import numpy as np, keras, cvxpy as cp
+    from conediff_tensorflow import CvxpyLayer
+    x, p, h = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= h])
+    layer = CvxpyLayer(problem, [p, h], [x], weights={h: "zeros"}, single_output=True)
+    model = keras.Sequential([layer])
+    X = np.random.default_rng(0).standard_normal((64, 2)).astype("float32")
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.fit(X, np.maximum(X, 0.5), epochs=20, batch_size=32, verbose=0)
+    assert np.abs(layer.get_weights()[0] - 0.5).max() < 0.05, layer.get_weights()
+    model.save("PATH")
+    again = keras.saving.load_model("PATH")
+    assert np.array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+    print("done")
+"""
+
+
+def test_torch_backend(tmp_path):
+    pytest.importorskip("torch")
+    code = TRAIN.replace("PATH", str(tmp_path / "m.keras"))
+    code = code.replace("    x, p, h", "    import sys\n    assert 'tensorflow' not in sys.modules\n    x, p, h", 1)
+    assert "done" in fresh(code, KERAS_BACKEND="torch")
+
+
+def test_other_backends_are_refused():
+    code = """
+    import keras
+    keras.backend.backend = lambda: "numpy"
+    try:
+        import conediff.tensorflow
+    except ImportError as error:
+        assert "tensorflow and torch, but Keras uses 'numpy'" in str(error)
+        print("done")
+    """
+    assert "done" in fresh(code)

@@ -1,0 +1,121 @@
+"""SCS behind one call: piles, settings, statuses, warm starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import conediff as cd
+from conediff.solver import SCS_SETTINGS, Pile, checked_settings
+from conediff.structure import ConeData
+from tests.laws.programs import CONES, distance, draw
+
+PILEABLE = [name for name, cones in CONES.items() if "bl" not in cones]
+TIGHT = {"eps_abs": 1e-7, "eps_rel": 1e-7, "max_iters": 200_000, "acceleration_lookback": 0}
+
+
+def family(name, count=3, with_P=True):
+    """Programs of one structure, by small changes of one."""
+    known = draw(np.random.default_rng(50), CONES[name], with_P, sparse=True)
+    p, rng = known.program, np.random.default_rng(51)
+    b = p.b + 1e-3 * rng.standard_normal((count, p.m))
+    c = p.c + 1e-3 * rng.standard_normal((count, p.n))
+    return known, p.structure, ConeData(p.data.P, np.repeat(p.data.A, count, 0), b, c)
+
+
+@pytest.mark.parametrize("name", PILEABLE)
+@pytest.mark.parametrize("with_P", [True, False], ids=["P", "LP"])
+def test_a_pile_answers_as_its_programs_do(name, with_P):
+    _, structure, data = family(name, 3, with_P)
+    piled = Pile(structure, 3).solve(data, TIGHT)
+    assert (
+        piled.status == "solved" and piled.x.shape == (3, structure.n) and piled.y.shape == (3, structure.m)
+    )
+    for i in range(3):
+        alone = Pile(structure, 1).solve(data.take(np.array([i])), TIGHT)
+        mine = (piled.x[i], piled.y[i], piled.s[i])
+        assert distance(mine, (alone.x[0], alone.y[0], alone.s[0])) < 1e-2
+        A, P = structure.A.matrix(data.A[i]), structure.P.matrix(data.P[0])
+        size = 1 + np.abs(piled.y[i]).max() + np.abs(piled.s[i]).max()
+        np.testing.assert_allclose(A @ piled.x[i] + piled.s[i], data.b[i], atol=1e-5 * size)
+        np.testing.assert_allclose(P @ piled.x[i] + A.T @ piled.y[i], -data.c[i], atol=1e-5 * size)
+
+
+def test_a_box_cone_is_not_piled():
+    _, structure, data = family("box", 2)
+    assert Pile(structure, 1).solve(data.take(np.array([0])), TIGHT).status == "solved"
+    with pytest.raises(cd.ConeError, match="box"):
+        Pile(structure, 2)
+
+
+@pytest.mark.parametrize("name", ["mixed", "linear"])
+def test_a_warm_start_is_used(name):
+    _, structure, data = family(name, 2)
+    pile = Pile(structure, 2)
+    cold = pile.solve(data, TIGHT)
+    warm = pile.solve(data, TIGHT, (cold.x, cold.y, cold.s))
+    assert warm.iterations < cold.iterations / 2
+    assert distance((warm.x, warm.y, warm.s), (cold.x, cold.y, cold.s)) < 1e-4
+
+
+def test_no_rows_and_one_variable():
+    p = cd.ConeProgram(np.zeros((0, 1)), [], [-3.0], {}, np.eye(1))
+    for count in (1, 3):
+        raw = Pile(p.structure, count).solve(p.data, TIGHT, None)
+        np.testing.assert_allclose(raw.x, 3.0, atol=1e-6)
+        assert raw.y.shape == raw.s.shape == (count, 0)
+
+
+def test_statuses_and_certificates():
+    empty = cd.ConeProgram([[1.0], [-1.0]], [-1.0, -1.0], [1.0], {"l": 2})
+    raw = Pile(empty.structure, 1).solve(empty.data, {})
+    assert raw.status == "infeasible"
+    np.testing.assert_allclose(raw.y[0], [0.5, 0.5], atol=1e-5)
+    endless = cd.ConeProgram([[1.0]], [1.0], [1.0], {"l": 1})
+    raw = Pile(endless.structure, 1).solve(endless.data, {})
+    assert raw.status == "unbounded"
+    np.testing.assert_allclose(raw.x[0], [-1.0], atol=1e-5)
+    _, structure, data = family("mixed", 1)
+    assert Pile(structure, 1).solve(data, {"max_iters": 3}).status == "inaccurate"
+
+
+def test_data_stay_as_they_are():
+    _, structure, data = family("mixed", 3)
+    before = [
+        part.copy() for part in (data.P, data.A, data.b, data.c, structure.A.indices, structure.P.indices)
+    ]
+    Pile(structure, 3).solve(data, TIGHT)
+    after = (data.P, data.A, data.b, data.c, structure.A.indices, structure.P.indices)
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_settings():
+    assert checked_settings({"eps": 1e-3}) == {"eps_abs": 1e-3, "eps_rel": 1e-3}
+    assert checked_settings({"eps": 1e-3, "eps_rel": 1e-5}) == {"eps_abs": 1e-3, "eps_rel": 1e-5}
+    assert checked_settings({"eps": None, "alpha": 1.2}) == {"alpha": 1.2}
+    with pytest.raises(TypeError, match="unknown solver setting 'epsilon'") as caught:
+        checked_settings({"epsilon": 1e-3})
+    assert all(name in str(caught.value) for name in SCS_SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"normalize": False},
+        {"scale": 1.0},
+        {"adaptive_scale": False},
+        {"rho_x": 1e-5},
+        {"alpha": 1.2},
+        {"acceleration_lookback": 0},
+        {"acceleration_interval": 5},
+        {"time_limit_secs": 10.0},
+        {"verbose": False},
+        {"eps_infeas": 1e-8},
+    ],
+    ids=str,
+)
+def test_scs_accepts_each_setting(setting):
+    known, _, _ = family("linear", 1)
+    solution = cd.solve(known.program, **setting)
+    assert distance([solution.x], [known.x]) < 1e-6
