@@ -208,6 +208,7 @@ class StackDerivative:
         for i in pending:
             du, dv_i, dw = self._on_embedding(i, rhs[i], adjoint=False)
             dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
+        self._warn_at_kinks(dv)
         dy = self.D.apply(dv)
         return dx * size, dy * size, (dy - dv) * size
 
@@ -235,6 +236,8 @@ class StackDerivative:
         for i in pending:
             r1_i, r2_i, r3 = self._on_embedding(i, rhs[i], adjoint=True)
             r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
+        # J'(r1, r2) = g says r2 = gs + D h with this h: where it vanishes, the choice of D does not matter.
+        self._warn_at_kinks(self.structure.A.products(self.data.A)[0](r1) + r2 - gy - gs)
         return r1 * size, r2 * size
 
     def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
@@ -252,10 +255,31 @@ class StackDerivative:
             if ambiguous.any() and self._visibility is not None:
                 ambiguous = ambiguous & self._null_vector_seen(adjoint)
             pending = np.flatnonzero(short | ambiguous)
-        if not self._warned and (pending.size or (self._margin() <= _KINK).any()):
-            self._warned = True
-            _warn_degenerate(pending, self._margin())
+        if pending.size:
+            self._warn_degenerate(pending, "the linear system is singular")
         return z, pending
+
+    def _warn_at_kinks(self, h: Array) -> None:
+        """Warn where the answer took D's word for a direction h in which Π has a kink."""
+        size, largest = np.abs(self.y - self.s).max(axis=1, initial=0), np.abs(h).max(axis=1, initial=0)
+        matters = np.zeros(len(h), dtype=bool)
+        for _, rows, group in self.D.groups:
+            at_kink = group.margin <= _KINK * np.where(size > 0, size, 1)[:, None]
+            if at_kink.any():
+                moved = np.abs(h[:, rows]).max(axis=-1) > _KINK * largest[:, None]
+                matters |= (at_kink & moved).any(axis=1)
+        if matters.any():
+            self._warn_degenerate(np.flatnonzero(matters), "strict complementarity fails")
+
+    def _warn_degenerate(self, indices: NDArray[np.intp], reason: str) -> None:
+        """Warn once for this derivative."""
+        if not self._warned:
+            self._warned = True
+            warn(
+                f"the solution map is not differentiable at {_listed(indices)} ({reason}); "
+                "the least-squares derivative of least norm is returned; see diagnostics",
+                DegeneracyWarning,
+            )
 
     def _null_vector_seen(self, adjoint: bool) -> NDArray[np.bool_]:
         """Whether adding a null vector of K to the answer would change what the user sees of it."""
@@ -271,18 +295,23 @@ class StackDerivative:
         index = np.array([i])
         D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()
         M = Embedding(self.structure, self.data.take(index), self.x[i], self.y[i], D)
+        # The last row and column hold b, c and products of solutions; without a weight, large data would drown
+        # the rest, and the tests for rank and convergence with it.
+        weight = np.ones(M.size)
+        weight[-1] = 1 / M.largest
+        rhs = weight * rhs
         if self.method == "dense":
-            matrix = M.dense()
+            matrix = weight[:, None] * M.dense() * weight
             report = dense(matrix.T if adjoint else matrix, rhs)
         else:
-            operator = M.operator()
+            operator = M.operator(weight)
             method = "lsmr" if self.method == "lsmr" else "lsqr"
             report = iterative(operator.T if adjoint else operator, rhs, method)
         self.reports[int(i)] = report
         if not report.converged:
             _warn_accuracy(index, report.residual, report.reason)
         n = self.structure.n
-        return report.value[:n], report.value[n:-1], float(report.value[-1])
+        return report.value[:n], report.value[n:-1], float(report.value[-1] * weight[-1])
 
 
 def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
@@ -299,17 +328,6 @@ def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> N
         f"the derivative of {_listed(indices)} is inaccurate: relative residual {residual:.1e} ({reason}); "
         'see diagnostics, or choose method="dense" for small programs',
         AccuracyWarning,
-    )
-
-
-def _warn_degenerate(singular: NDArray[np.intp], margin: Array) -> None:
-    kinks = np.flatnonzero(margin <= _KINK)
-    where = np.union1d(singular, kinks)
-    reason = "the linear system is singular" if singular.size else "strict complementarity fails"
-    warn(
-        f"the solution map is not differentiable at {_listed(where)} ({reason}); "
-        "the least-squares derivative of least norm is returned; see diagnostics",
-        DegeneracyWarning,
     )
 
 

@@ -70,10 +70,20 @@ class Embedding:
         last = self.c @ r1 + self.b @ r2 + (self.x @ self.Px) * r3
         return np.concatenate([top, middle, [last]])
 
-    def operator(self) -> LinearOperator:
-        """Return M for SciPy's iterative solvers."""
+    @property
+    def largest(self) -> float:
+        """Size of the entries in the last row and column, relative to one."""
+        parts = (self.b, self.c, self.Px)
+        return max(1.0, float(np.sqrt(abs(self.x @ self.Px))), *(float(np.abs(p).max(initial=0)) for p in parts))
+
+    def operator(self, weight: Array | None = None) -> LinearOperator:
+        """Return M, or diag(weight) M diag(weight), for SciPy's iterative solvers."""
+        w = np.ones(self.size) if weight is None else weight
         return LinearOperator(
-            (self.size, self.size), matvec=self.matvec, rmatvec=self.rmatvec, dtype=np.float64
+            (self.size, self.size),
+            matvec=lambda z: w * self.matvec(w * z),
+            rmatvec=lambda r: w * self.rmatvec(w * r),
+            dtype=np.float64,
         )
 
     def dense(self) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -119,6 +120,7 @@ class Solutions:
         return len(self.x)
 
     def __getitem__(self, index: int) -> Solution:
+        index = operator.index(index)
         return Solution(self, range(len(self))[index])
 
     def __iter__(self) -> Iterator[Solution]:

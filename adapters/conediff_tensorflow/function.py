@@ -50,19 +50,20 @@ def solve(
         One for each output.
     """
     params = [tf.convert_to_tensor(param) for param in params]
-    precision = _rounding(params)
-    count, found = len(dtypes), []
+    eager, precision, count = tf.executing_eagerly(), _rounding(params), len(dtypes)
+    found: list[conediff.LayerSolution] = []
 
     def run(*arrays: Any) -> list[Any]:
         values = list(map(_array, arrays))
         solution = core.solve(*values, solver_args=solver_args, precision=precision)
-        if tf.executing_eagerly():
+        if eager:
             found.append(solution)
-            return _typed(solution.values, dtypes)
-        return [*_typed(solution.values, dtypes), *solution.state]
+        return [*_typed(solution.values, dtypes), *(() if eager else solution.state)]
 
     def resume(arrays: Sequence[Any]) -> conediff.LayerSolution:
-        return core.resume([_array(array) for array in arrays[: len(params)]], arrays[len(params) :], solver_args)
+        return core.resume(
+            [_array(array) for array in arrays[: len(params)]], arrays[len(params) :], solver_args
+        )
 
     solving = True
     derivative = Derivative(tuple(dtypes), tuple(shapes), modes.needed(params), resume)
@@ -72,10 +73,10 @@ def solve(
         # While it is still solving, this is forward mode on its way to `push`.
         return here.pull(inputs, outputs[count:], cotangents[:count], not solving)
 
-    if not tf.executing_eagerly():
-        n, m = core.maps.structure.n, core.maps.structure.m
-        dtypes, shapes = [*dtypes, *_STATE], [*shapes, (None, n), (None, m), (None, m), (None,)]
-    outputs = modes.operation("solve", run, params, dtypes, shapes, pull if any(derivative.needed) else None)
+    n, m = core.maps.structure.n, core.maps.structure.m
+    all_dtypes, all_shapes = [*dtypes, *_STATE], [*shapes, (None, n), (None, m), (None, m), (None,)]
+    gradient = pull if any(derivative.needed) else None
+    outputs = modes.operation("solve", run, params, all_dtypes, all_shapes, gradient)
     solving = False
     return tuple(outputs[:count])
 
@@ -110,7 +111,9 @@ class Derivative:
         ``watch`` tells whether a tape that watches the parameters asks for their second derivatives.
         """
         if self.solution is not None and not tf.executing_eagerly():
-            return replace(self, solution=None, resume=modes.owned(self.solution)).pull(params, state, cotangents)
+            return replace(self, solution=None, resume=modes.owned(self.solution)).pull(
+                params, state, cotangents
+            )
         count, end = len(self.dtypes), len(self.dtypes) + len(params)
         wanted = self._wanted(params)
         dtypes = [p.dtype.name for p in wanted]
@@ -123,7 +126,11 @@ class Derivative:
 
         def push(inputs: Tensors, _: Tensors, tangents: Tensors) -> list[tf.Tensor | None]:
             pushed = self._push(inputs[count:end], inputs[end:], tangents)
-            return [*pushed, *modes.no_second_derivatives(inputs[count:end], twice), *(None for _ in inputs[end:])]
+            return [
+                *pushed,
+                *modes.no_second_derivatives(inputs[count:end], twice),
+                *(None for _ in inputs[end:]),
+            ]
 
         inputs = [*cotangents, *params, *state]
         grads = iter(modes.operation("vjp", run, inputs, dtypes, [p.shape for p in wanted], push))
@@ -160,7 +167,7 @@ def _typed(arrays: Sequence[Any], dtypes: Sequence[str]) -> list[Any]:
     targets = [tf.as_dtype(dtype) for dtype in dtypes]
     return [
         (array if target.is_complex else array.real).astype(target.as_numpy_dtype, copy=False)
-        for array, target in zip(arrays, targets, strict=False)
+        for array, target in zip(arrays, targets, strict=True)
     ]
 
 

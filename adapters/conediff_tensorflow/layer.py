@@ -66,7 +66,7 @@ class CvxpyLayer(keras.layers.Layer):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Keep from Keras the arguments: it would sort the keys of ``weights``, which cvxpy does not allow."""
+        """Keep the arguments from Keras, which would sort the keys of ``weights``; cvxpy forbids that."""
         return super().__new__(cls)
 
     def __init__(

@@ -36,8 +36,9 @@ def operation(
     dtypes, shapes : sequences
         Of the outputs; used in graphs.
     gradient : callable or None
-        Takes inputs, outputs and cotangents, all tensors; returns cotangents of the inputs, or None. In a graph it
-        may be called for copies of the operation in other graphs, so it must refer to no tensors of its own.
+        Takes inputs, outputs and cotangents, all tensors; returns cotangents of the inputs, or None. In a
+        graph it may be called for copies of the operation in other graphs, so it must refer to no tensors of
+        its own.
 
     Returns
     -------
@@ -70,7 +71,7 @@ def _eager(run: Callable[..., list[Any]], inputs: Tensors, gradient: Gradient | 
 
 
 def _registered(gradient: Gradient) -> str:
-    """Register a gradient for those who differentiate a graph from outside; tapes inside have their record."""
+    """Register a gradient for who differentiates a graph from outside; tapes inside have their record."""
     name = f"Conediff{next(_numbers)}"
     tf.RegisterGradient(name)(lambda op, *cotangents: gradient(op.inputs, op.outputs, cotangents))
     return name

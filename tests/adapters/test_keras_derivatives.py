@@ -35,8 +35,6 @@ def _layers():
     return CvxpyLayer(problem, [a, b], [x], single_output=True), core.solve(A.numpy(), B.numpy())
 
 
-
-
 LAYER, SOLUTION = _layers()
 GA, GB = SOLUTION.vjp(W)
 (DX,) = SOLUTION.jvp(DA.numpy(), DB.numpy())
@@ -173,6 +171,59 @@ def test_nested_tapes_where_defined(run):
     close(run(nested)(A, B, tf.constant(W)), SOLUTION.jvp(None, DB.numpy())[0])
 
 
+@pytest.mark.parametrize("run", [lambda f: f, in_graph], ids=["eager", "graph"])
+@pytest.mark.parametrize("each", [tf.map_fn, tf.vectorized_map])
+def test_mapped(run, each):
+    """Loops over the layer, and vectorised loops, have its gradient."""
+
+    def mapped(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            x = each(lambda row: LAYER(a, row), b)
+        return x, *tape.gradient(x, [a, b], W)
+
+    for got, expected in zip(run(mapped)(A, B), (SOLUTION.values[0], GA, GB), strict=True):
+        close(got, expected)
+
+
+def test_loop_in_a_graph():
+    def loop(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            zero = tf.zeros((4, 3), tf.float64)
+            _, x = tf.while_loop(lambda i, x: i < 2, lambda i, x: (i + 1, x + LAYER(a, b)), (0, zero))
+        return tape.gradient(x, [a, b], W)
+
+    for got, expected in zip(in_graph(loop)(A, B), (GA, GB), strict=True):
+        close(got, 2 * expected)
+
+
+def test_second_derivatives_of_vectorised_jacobians_are_refused():
+    with tf.GradientTape() as outer:
+        outer.watch(B)
+        with tf.GradientTape() as inner:
+            inner.watch(B)
+            x = LAYER(A, B)
+        jacobian = inner.batch_jacobian(x, B)
+    with pytest.raises(tf.errors.UnimplementedError, match="second derivatives"):
+        outer.gradient(jacobian, B)
+
+
+def test_an_eager_tape_inside_a_graph():
+    """The graph owns the solution that its backward pass needs."""
+
+    def begin():
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(B)
+            x = LAYER(A, B)
+        return tf.function(lambda w: tape.gradient(x, B, w), autograph=False)
+
+    pull = begin()
+    for _ in range(2):
+        gc.collect()
+        close(pull(tf.constant(W)), GB)
+
+
 def test_only_what_is_needed(monkeypatch):
     asked = []
     original = cd.LayerSolution.vjp
@@ -242,7 +293,7 @@ def test_complex_gradients_are_tensorflows():
 
 
 @pytest.mark.parametrize("layer", [LAYER, GRAPH], ids=["eager", "graph"])
-@pytest.mark.parametrize("steps", [300, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_memory_is_flat(layer, steps):
     """Neither calls under a tape nor those without leave anything behind."""
 

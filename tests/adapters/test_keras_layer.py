@@ -203,7 +203,9 @@ def test_rank_deficient_psd_in_low_precision():
 
 def test_weights():
     start = keras.constraints.NonNeg()
-    layer = least_norm(weights={"A": A, "b": {"initializer": "ones", "regularizer": "l2", "constraint": start}})
+    layer = least_norm(
+        weights={"A": A, "b": {"initializer": "ones", "regularizer": "l2", "constraint": start}}
+    )
     assert [w.path.split("/")[-1] for w in layer.trainable_weights] == ["A", "b"]
     (x,) = layer()
     assert x.shape == (3,)

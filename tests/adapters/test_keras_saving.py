@@ -1,4 +1,4 @@
-"""Saved layers: without pickle, safely, and back without cvxpy; and Keras's other backends."""
+"""Saved layers: without pickle, safely, and back without cvxpy; and all that needs a process of its own."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def test_optimiser_state_and_checkpoints(tmp_path):
 def test_saved_model_is_refused(tmp_path):
     model = model_of(rich_layer())
     for export in (model.export, lambda path: tf.saved_model.save(model, path)):
-        with pytest.raises(NotImplementedError, match=r"cannot be exported .* Use model.save\('model.keras'\)"):
+        with pytest.raises(
+            NotImplementedError, match=r"cannot be exported .* Use model.save\('model.keras'\)"
+        ):
             export(str(tmp_path / "exported"))
 
 
@@ -183,7 +185,9 @@ TRAIN = """
 def test_torch_backend(tmp_path):
     pytest.importorskip("torch")
     code = TRAIN.replace("PATH", str(tmp_path / "m.keras"))
-    code = code.replace("    x, p, h", "    import sys\n    assert 'tensorflow' not in sys.modules\n    x, p, h", 1)
+    code = code.replace(
+        "    x, p, h", "    import sys\n    assert 'tensorflow' not in sys.modules\n    x, p, h", 1
+    )
     assert "done" in fresh(code, KERAS_BACKEND="torch")
 
 
@@ -198,3 +202,36 @@ def test_other_backends_are_refused():
         print("done")
     """
     assert "done" in fresh(code)
+
+
+MIRRORED = """
+    import numpy as np, keras, cvxpy as cp, tensorflow as tf
+    from conediff_tensorflow import CvxpyLayer
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert mirrored.num_replicas_in_sync == 2
+    X = np.random.default_rng(0).standard_normal((150, 4)).astype("float32")
+    y = X[:, :3].argmax(1)
+    finals = []
+    for strategy in (mirrored, tf.distribute.get_strategy()):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            z, x, h = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
+            problem = cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [z >= h, cp.sum(z) <= 5])
+            layer = CvxpyLayer(problem, [x, h], [z], weights={h: "zeros"}, single_output=True)
+            model = keras.Sequential([keras.layers.Dense(3), layer, keras.layers.Dense(3)])
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(keras.optimizers.SGD(0.1), loss)
+        model.fit(X, y, epochs=2, batch_size=50, shuffle=False, verbose=0)
+        finals.append(model.get_weights())
+    assert np.abs(finals[0][2]).max() > 0.01
+    for got, expected in zip(*finals, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    print("done")
+"""
+
+
+def test_mirrored_strategy():
+    """Two replicas, on two virtual devices, train what one does."""
+    assert "done" in fresh(MIRRORED)

@@ -18,13 +18,6 @@ if keras.backend.backend() != "tensorflow":
 
 from conediff_tensorflow import CvxpyLayer  # noqa: E402
 
-# Two virtual devices, before TensorFlow starts; where it has started, that test is skipped.
-try:
-    CPU = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(CPU, [tf.config.LogicalDeviceConfiguration()] * 2)
-except RuntimeError:
-    pass
-
 
 @pytest.fixture(autouse=True)
 def seed():
@@ -137,7 +130,9 @@ def test_mixed_precision_trains():
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("mixed_float16")
-        model = keras.Sequential([keras.layers.Dense(4), sparsemax(4), keras.layers.Dense(3, dtype="float32")])
+        model = keras.Sequential(
+            [keras.layers.Dense(4), sparsemax(4), keras.layers.Dense(3, dtype="float32")]
+        )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.05), loss)
         history = model.fit(X, y, epochs=5, verbose=0).history["loss"]
@@ -152,25 +147,3 @@ def test_jit_is_declined():
     with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
         model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
         model.fit(X[:8], y[:8], verbose=0)
-
-
-def test_mirrored_strategy():
-    """Two replicas train what one does."""
-    if len(tf.config.list_logical_devices("CPU")) < 2:
-        pytest.skip("TensorFlow had started with one device")
-    X, y = iris()
-    finals = []
-    for scope in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
-        keras.utils.set_random_seed(1)
-        with scope.scope():
-            z, x, h = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
-            problem = cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [z >= h, cp.sum(z) <= 5])
-            layer = CvxpyLayer(problem, [x, h], [z], weights={h: "zeros"}, single_output=True)
-            model = keras.Sequential([keras.layers.Dense(3), layer, keras.layers.Dense(3)])
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile(keras.optimizers.SGD(0.1), loss)
-        model.fit(X, y, epochs=2, batch_size=50, shuffle=False, verbose=0)
-        finals.append(model.get_weights())
-    assert np.abs(finals[0][2]).max() > 0
-    for got, expected in zip(*finals, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
