@@ -35,9 +35,9 @@ _PILES: tuple[dict[str, Any], ...] = (
 )
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (
-    {"eps_abs": 1e-6, "eps_rel": 1e-6},
-    {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 20_000},
-    {"eps_abs": 1e-9, "eps_rel": 1e-9, "acceleration_lookback": 0},
+    {"eps_abs": 1e-6, "eps_rel": 1e-6, "eps_infeas": 1e-9},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 20_000},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "acceleration_lookback": 0},
 )
 # A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
 _USABLE = 1e-5

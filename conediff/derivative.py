@@ -41,6 +41,8 @@ _SOLVED = 1e-10
 _SINGULAR = 1e-11
 # Distance to a kink of the projection, relative to v, below which the map counts as not differentiable.
 _KINK = 1e-9
+# An entry below this, relative to the largest, counts as zero where K may be singular and h has its noise.
+_MOVED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class StackDerivative:
         for _, rows, group in self.D.groups:
             at_kink = group.margin <= _KINK * np.where(size > 0, size, 1)[:, None]
             if at_kink.any():
-                moved = np.abs(h[:, rows]).max(axis=-1) > _KINK * largest[:, None]
+                moved = np.abs(h[:, rows]).max(axis=-1) > _MOVED * largest[:, None]
                 matters |= (at_kink & moved).any(axis=1)
         if matters.any():
             self._warn_degenerate(np.flatnonzero(matters), "strict complementarity fails")

@@ -68,14 +68,16 @@ def _solver_error(
     indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
     statuses = tuple(str(status) for status in stack.status[failed])
     if len(stack.x) == 1 and shape in ((), (1,)):
-        what = f"the problem is {statuses[0]}"
+        failed_itself = statuses[0] == "failed"
+        what = "no accurate solution was found" if failed_itself else f"the problem is {statuses[0]}"
     else:
         names = [index[0] if len(index) == 1 else index for index in indices]
         listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
         what = f"{len(failed)} of {len(stack.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
     return SolverError(
-        f"{what}; certificates are in .solutions of this error. Pass on_failure='nan' or 'zero_grad' to keep "
+        f"{what}; what was found, certificates included, is in .solutions of this error."
+        " Pass on_failure='nan' or 'zero_grad' to keep "
         "the other elements",
         indices,
         statuses,

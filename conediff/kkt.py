@@ -11,6 +11,8 @@ from functools import cached_property
 
 import numpy as np
 import qdldl
+import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from conediff.cones import ProductDerivative
@@ -271,6 +273,35 @@ class KKTFactor:
         vector = z * scale
         value = np.nan_to_num(value)  # NaN where there is no factorisation
         return value, vector / _norm(vector)[:, None]
+
+
+def convex(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool_]:
+    """Whether each P of a stack is positive semidefinite, up to ``tol`` relative to its largest entry.
+
+    Parameters
+    ----------
+    structure : Structure
+    P : array, shape (B, nnz of P)
+
+    Returns
+    -------
+    bool array, shape (B,)
+
+    Notes
+    -----
+    By the pivots of a sparse factorisation of P + tol I: positive if and only if that is positive definite.
+    """
+    pattern, n = structure.P, structure.n
+    result = np.ones(len(P), dtype=bool)
+    for k, values in enumerate(P):
+        size = np.abs(values).max(initial=0.0)
+        if size > 0:
+            shifted = sp.triu(pattern.matrix(values / size) + tol * sp.eye_array(n), format="csc")
+            try:
+                result[k] = bool((qdldl.Solver(shifted, upper=True).factors()[1] > 0).all())
+            except RuntimeError:  # a pivot vanishes
+                result[k] = False
+    return result
 
 
 def _norm(stack: Array) -> Array:

@@ -73,8 +73,9 @@ class ConeProgram:
             )
         if n == 0:
             raise ValueError("the program has no variables: A has no columns")
-        self._P = _matrix("P", P) if P is not None else sp.csc_array((n, n))
-        _check_symmetric(self._P, n)
+        self._P = _symmetric(P, n) if P is not None else sp.csc_array((n, n))
+        if not isinstance(cones, Mapping):
+            raise TypeError(f"cones must be a mapping such as {{'z': 1, 'l': 2}}, got {cones!r}")
         cone = ProductCone.from_dict(cones)
         if cone.dim != m:
             raise ValueError(f"the cones have {cone.dim} rows in all, but A has {m}")
@@ -150,10 +151,18 @@ def _vector(name: str, value: ArrayLike) -> Array:
     return vector
 
 
-def _check_symmetric(P: sp.csc_array, n: int) -> None:
+def _symmetric(value: Any, n: int) -> sp.csc_array:
+    """Check that P is symmetric, and give it a symmetric pattern."""
+    P = _matrix("P", value)
     if P.shape != (n, n):
         raise ValueError(f"P must have shape ({n}, {n}), but has {P.shape}")
     if P.nnz and abs(P - P.T).max() > 1e-12 * abs(P).max():
         raise ValueError(
             "P must be symmetric, with both triangles given; from an upper triangle: U + U.T - diag"
         )
+    mirrored = P.T.tocoo()
+    P = P.tocoo()
+    # Zeros at the mirrored places: a stored zero in one triangle then has a partner in the other.
+    rows, columns = np.concatenate([P.row, mirrored.row]), np.concatenate([P.col, mirrored.col])
+    values = np.concatenate([P.data, np.zeros(P.nnz)])
+    return sp.csc_array((values, (rows, columns)), shape=(n, n))

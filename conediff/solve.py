@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from conediff.batch import Engine
-from conediff.errors import ParameterError
+from conediff.errors import ParameterError, ProblemError
 from conediff.failures import settle_failures
+from conediff.kkt import convex
 from conediff.program import ConeProgram
 from conediff.settings import Settings
 from conediff.solution import Solution, Solutions
@@ -38,6 +39,8 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     SolverError
         If the program is infeasible or unbounded, or no accurate solution was found; the certificate is in
         its ``solutions``.
+    ProblemError
+        If P is not positive semidefinite.
     TypeError
         If a setting is unknown.
     ValueError
@@ -55,6 +58,8 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     >>> cd.solve(program).x.round(9)
     array([1.])
     """
+    if not isinstance(program, ConeProgram):
+        raise TypeError(f"solve takes a ConeProgram, got {type(program).__name__}; for cvxpy see CvxpyLayer")
     engine = Engine(program.structure)
     start = None if warm_start is None else _start(warm_start, program.structure, 1)
     return _solved(engine, program.data, Settings().updated(settings), start)[0]
@@ -110,6 +115,10 @@ def solve_batch(
 def _solved(
     engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
 ) -> Solutions:
+    bad = np.flatnonzero(~convex(engine.structure, data.P))
+    if bad.size:
+        where = f" of element {bad[0]}" if data.count > 1 else ""
+        raise ProblemError(f"the program is not convex: P{where} is not positive semidefinite")
     stack = engine.solve(data, settings, start)
     solutions = Solutions(engine, data, stack, settings)
     answer = settle_failures(stack, settings, solutions)
@@ -149,6 +158,10 @@ def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeDa
             raise ParameterError(
                 f"{name} is not finite: {name}[{bad[0][0]}, {bad[0][1]}] is {rows[name][tuple(bad[0])]}"
             )
+    mirror = program.structure.P.mirror
+    off = np.abs(rows["P"] - rows["P"][:, mirror]).max(initial=0.0)
+    if off > 1e-12 * np.abs(rows["P"]).max(initial=0.0):
+        raise ValueError("P must be symmetric: the values of its two triangles, in CSC order, must agree")
     counts = {name: len(array) for name, array in rows.items() if len(array) != 1}
     if len(set(counts.values())) > 1:
         raise ValueError(f"stacked arrays must have the same number of rows, got {counts}")

@@ -44,6 +44,19 @@ SCS_SETTINGS = frozenset(
     }
 )
 
+# Open intervals; SCS itself prints what is wrong and says no more.
+_RANGES: dict[str, tuple[float, float, type]] = {
+    "eps_abs": (0, np.inf, float),
+    "eps_rel": (0, np.inf, float),
+    "eps_infeas": (0, np.inf, float),
+    "scale": (0, np.inf, float),
+    "rho_x": (0, np.inf, float),
+    "alpha": (0, 2, float),
+    "max_iters": (0, np.inf, int),
+    "acceleration_lookback": (-1, np.inf, int),
+    "acceleration_interval": (0, np.inf, int),
+}
+
 # Above this many nonzeros SCS's default (a parallel, blocked factorisation where it has one) pays.
 _SMALL = 200_000
 
@@ -87,6 +100,15 @@ class RawSolution:
     residuals: tuple[float, float, float]
 
 
+def _checked(name: str, value: Any, low: float, high: float, kind: type) -> None:
+    """Raise where a number is not of its kind, or not within (low, high)."""
+    right_kind = isinstance(value, (int, np.integer) if kind is int else (int, float, np.number))
+    if isinstance(value, bool) or not right_kind or not low < value < high:
+        bounds = f"above {low:g}" if np.isinf(high) else f"between {low:g} and {high:g}"
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"solver setting {name!r} must be {what} {bounds}, got {value!r}")
+
+
 def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return SCS's settings with ``eps`` spelt out.
 
@@ -94,6 +116,8 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     ------
     TypeError
         If a name is not one of SCS's; the message lists those that are.
+    ValueError
+        If a value is out of SCS's range.
     """
     unknown = sorted(set(settings) - SCS_SETTINGS - {"eps"})
     if unknown:
@@ -104,6 +128,9 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if eps is not None:
         result.setdefault("eps_abs", eps)
         result.setdefault("eps_rel", eps)
+    for name, (low, high, kind) in _RANGES.items():
+        if name in result:
+            _checked(name, result[name], low, high, kind)
     return result
 
 

@@ -51,6 +51,11 @@ class Pattern:
         """Column of every stored entry, shape (nnz,); `indices` are the rows."""
         return np.repeat(np.arange(self.shape[1], dtype=np.int32), np.diff(self.indptr))
 
+    @cached_property
+    def mirror(self) -> Indices:
+        """Where the entry at (column, row) of every stored (row, column) stands; of a symmetric pattern."""
+        return np.lexsort((self.columns, self.indices))
+
     def matrix(self, values: Array) -> sp.csc_array:
         """Return the CSC matrix with these values, shape (nnz,)."""
         return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
