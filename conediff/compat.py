@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from conediff.errors import SolverError
 from conediff.program import ConeProgram
 from conediff.solution import Solution
-from conediff.solve import solve_batch
+from conediff.solve import solve_unchecked
 from conediff.structure import Array
 
 ZERO, POS, SOC, PSD, EXP = "z", "l", "q", "s", "ep"
@@ -278,7 +278,7 @@ def _solve(programs: list[ConeProgram], starts: Any, settings: Any) -> tuple[lis
         cold = (np.full(n, np.nan), np.full(m, np.nan), np.full(m, np.nan))
         rows = [cold if starts is None or starts[k] is None else starts[k] for k in index]
         start, members = tuple(map(np.stack, _columns(rows))), [programs[k] for k in index]
-        groups.append((index, solve_batch(members, warm_start=start, on_failure="nan", **settings)))
+        groups.append((index, solve_unchecked(members, warm_start=start, on_failure="nan", **settings)))
     order = {k: one for index, found in groups for k, one in zip(index, found, strict=True)}
     return groups, [order[k] for k in range(len(programs))]
 

@@ -19,19 +19,19 @@ Busseti, Moursi (2019); Healey, Nobel, Boyd (2025).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones import ProductDerivative
+from conediff.diagnostics import KINK, MOVED, Diagnostics, Visibility, peak, rows_at_kinks
 from conediff.embedding import Embedding
 from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
 from conediff.kkt import KKT, KKTFactor
 from conediff.linsys import LinearSolution, dense, iterative
-from conediff.structure import Array, ConeData
+from conediff.structure import Array, ConeData, Indices
 from conediff.threads import Mapper
 
 METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
@@ -39,51 +39,8 @@ METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
 _SOLVED = 1e-10
 # K, scaled to rows of about one, counts as singular below this.
 _SINGULAR = 1e-11
-# Distance to a kink of the projection, relative to v, below which the map counts as not differentiable.
-_KINK = 1e-9
-# An entry below this, relative to the largest, counts as zero where K may be singular and h has its noise.
-_MOVED = 1e-6
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """How well the derivative is defined, and how it was computed, per program.
-
-    Attributes
-    ----------
-    condition : array, shape (B,)
-        Estimated condition number of the reduced system with scaled rows.
-    strict_complementarity : array, shape (B,)
-        Distance of v = y - s to the nearest kink of the projection, relative to the largest entry of v; where
-        it is zero the solution map has a kink.
-    primal_unique, dual_unique : bool arrays, shape (B,)
-        False where the reduced system has a null vector that moves x, or y and s.
-    differentiable : bool array, shape (B,)
-        Whether none of the above stands in the way.
-    reports : dict of int to LinearSolution
-        Stop reason, iterations and residual of each program that went to an iterative or dense method.
-    """
-
-    condition: Array
-    strict_complementarity: Array
-    primal_unique: NDArray[np.bool_]
-    dual_unique: NDArray[np.bool_]
-    differentiable: NDArray[np.bool_]
-    reports: dict[int, LinearSolution]
-
-
-class Visibility(Protocol):
-    """What somebody sees of a cone program who knows it through maps only, as a layer's user does.
-
-    A cone program may have auxiliary variables, or duals, that are not unique while all that the user sees
-    is. Then K is singular, and yet the derivative that the user asks for is well defined.
-    """
-
-    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
-        """Whether a cotangent of the data reaches the user's parameters, shape (B,)."""
-
-    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
-        """Whether a change of the solution reaches the user's outputs, shape (B,)."""
+# Parts of an answer, and how large it is.
+_Seen = tuple[tuple[Array, ...], Array]
 
 
 class StackDerivative:
@@ -157,12 +114,12 @@ class StackDerivative:
             strict_complementarity=margin,
             primal_unique=primal,
             dual_unique=dual,
-            differentiable=~singular & (margin > _KINK),
+            differentiable=~singular & (margin > KINK),
             reports=dict(self.reports),
         )
 
     def _margin(self) -> Array:
-        size = np.abs(self.y - self.s).max(axis=1, initial=0)
+        size = peak(self.y - self.s)
         size[size == 0] = 1
         margin: Array = self.D.margin / size
         return margin
@@ -210,8 +167,13 @@ class StackDerivative:
         for i in pending:
             du, dv_i, dw = self._on_embedding(i, rhs[i], adjoint=False)
             dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
-        self._warn_at_kinks(dv)
         dy = self.D.apply(dv)
+
+        def of_side(side: StackDerivative, k: Indices) -> _Seen:
+            part = side.jvp(dPx[k], dAx[k], dAty[k], db[k], dc[k])[:2]
+            return part, np.maximum(peak(dx[k]), peak(dy[k]))
+
+        self._warn_at_kinks(dv, of_side)
         return dx * size, dy * size, (dy - dv) * size
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
@@ -238,8 +200,14 @@ class StackDerivative:
         for i in pending:
             r1_i, r2_i, r3 = self._on_embedding(i, rhs[i], adjoint=True)
             r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
+
+        def of_side(side: StackDerivative, k: Indices) -> _Seen:
+            g = side.pull(gx[k], gy[k], gs[k])
+            parts = (g.P, g.A, g.b, g.c)
+            return parts, np.max([peak(part) for part in parts], axis=0)
+
         # J'(r1, r2) = g says r2 = gs + D h with this h: where it vanishes, the choice of D does not matter.
-        self._warn_at_kinks(self.structure.A.products(self.data.A)[0](r1) + r2 - gy - gs)
+        self._warn_at_kinks(self.structure.A.products(self.data.A)[0](r1) + r2 - gy - gs, of_side)
         return r1 * size, r2 * size
 
     def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
@@ -261,17 +229,44 @@ class StackDerivative:
             self._warn_degenerate(pending, "the linear system is singular")
         return z, pending
 
-    def _warn_at_kinks(self, h: Array) -> None:
-        """Warn where the answer took D's word for a direction h in which Π has a kink."""
-        size, largest = np.abs(self.y - self.s).max(axis=1, initial=0), np.abs(h).max(axis=1, initial=0)
-        matters = np.zeros(len(h), dtype=bool)
-        for _, rows, group in self.D.groups:
-            at_kink = group.margin <= _KINK * np.where(size > 0, size, 1)[:, None]
-            if at_kink.any():
-                moved = np.abs(h[:, rows]).max(axis=-1) > _MOVED * largest[:, None]
-                matters |= (at_kink & moved).any(axis=1)
-        if matters.any():
-            self._warn_degenerate(np.flatnonzero(matters), "strict complementarity fails")
+    def _warn_at_kinks(self, h: Array, of_side: Callable[[StackDerivative, Indices], _Seen]) -> None:
+        """Warn where the answer took D's word for a direction h in which Π has a kink, and it matters.
+
+        Parameters
+        ----------
+        h : array, shape (B, m)
+            What D was applied to.
+        of_side : callable
+            Takes the derivative on one side of the kink and the elements it is of; returns the answer there.
+        """
+        kinked = rows_at_kinks(self.D, self.y - self.s, h)
+        elements = np.flatnonzero(kinked.any(axis=1))
+        if elements.size == 0 or self._warned:
+            return
+        sides = [of_side(self._side(elements, kinked[elements], sign), elements) for sign in (1.0, -1.0)]
+        (first, size), (second, _) = sides
+        different = [a - b for a, b in zip(first, second, strict=True)]
+        changed = np.max([peak(part) for part in different], axis=0) > MOVED * size
+        if self._visibility is not None and changed.any():
+            seen = self._visibility.of_solution if len(different) == 2 else self._of_data
+            changed &= seen(*different)
+        if changed.any():
+            self._warn_degenerate(elements[changed], "strict complementarity fails")
+
+    def _side(self, elements: Indices, kinked: NDArray[np.bool_], sign: float) -> StackDerivative:
+        """Return the derivative a little to one side of the kink, which is not to warn."""
+        y, s = self.y[elements], self.s[elements]
+        # Random signs: some cones have no kink along the line through their equal entries.
+        signs = sign * np.random.default_rng(0).choice([-1.0, 1.0], y.shape[1])
+        step = 10 * KINK * np.maximum(peak(y - s), KINK)[:, None] * signs * kinked
+        data, x = self.data.take(elements), self.x[elements]
+        side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._map, self._visibility)
+        side._warned = True
+        return side
+
+    def _of_data(self, P: Array, A: Array, b: Array, c: Array) -> NDArray[np.bool_]:
+        assert self._visibility is not None
+        return self._visibility.of_data(ConeData(P, A, b, c))
 
     def _warn_degenerate(self, indices: NDArray[np.intp], reason: str) -> None:
         """Warn once for this derivative."""

@@ -74,7 +74,9 @@ class Embedding:
     def largest(self) -> float:
         """Size of the entries in the last row and column, relative to one."""
         parts = (self.b, self.c, self.Px)
-        return max(1.0, float(np.sqrt(abs(self.x @ self.Px))), *(float(np.abs(p).max(initial=0)) for p in parts))
+        return max(
+            1.0, float(np.sqrt(abs(self.x @ self.Px))), *(float(np.abs(p).max(initial=0)) for p in parts)
+        )
 
     def operator(self, weight: Array | None = None) -> LinearOperator:
         """Return M, or diag(weight) M diag(weight), for SciPy's iterative solvers."""

@@ -61,7 +61,7 @@ class _PileSolver:
         else:
             self._solver.update(self.matrix, upper=True)
         # The constructor raises where a pivot vanishes; `update` says nothing, and leaves zeros in D. A pivot
-        # that rounding has left with the wrong sign for a quasi-definite matrix is as bad, and silent in both.
+        # that rounding has left with the wrong sign for a quasi-definite matrix is as bad, and as silent.
         _, pivots, order = self._solver.factors()
         if not np.all(pivots * self._sign[order] > 0):
             raise RuntimeError("a pivot of the factorisation vanishes, or has the wrong sign")

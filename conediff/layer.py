@@ -73,7 +73,9 @@ class CvxpyLayer:
         from conediff.canonical import canonicalise
 
         if not isinstance(gp, bool):
-            raise TypeError(f"gp must be True or False, got {gp!r}; conediff solves with SCS, it takes no solver")
+            raise TypeError(
+                f"gp must be True or False, got {gp!r}; conediff solves with SCS, it takes no solver"
+            )
         settings = Settings().updated(solver_args or {})
         self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
 

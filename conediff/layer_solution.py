@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
 from conediff.batch import Engine, StackSolution
-from conediff.derivative import Diagnostics
+from conediff.diagnostics import Diagnostics
 from conediff.failures import settle_failures
 from conediff.maps import MapsVisibility, OutputSpec, ProblemMaps
 from conediff.settings import Settings

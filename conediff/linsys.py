@@ -75,7 +75,9 @@ def iterative(
     if peak == 0:
         return LinearSolution(np.zeros(rhs.size), True, 0, 0.0, _REASONS[0])
     if not np.isfinite(peak):
-        return LinearSolution(np.full(rhs.size, np.nan), False, 0, np.inf, "the right-hand side is not finite")
+        return LinearSolution(
+            np.full(rhs.size, np.nan), False, 0, np.inf, "the right-hand side is not finite"
+        )
     size = np.linalg.norm(rhs / peak)
     limit = max_iters or max(1000, 20 * rhs.size)
     # Scaled to norm one: the iteration, and its tests, are the same at every scale of the input.

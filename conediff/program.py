@@ -44,6 +44,8 @@ class ConeProgram:
         If the cones are malformed.
     ParameterError
         If an entry of the data is NaN or infinite.
+    TypeError
+        If data are complex, or the cones are no mapping.
     ValueError
         If shapes do not fit, or P is not symmetric.
 
@@ -127,6 +129,10 @@ class ConeProgram:
 
 def _matrix(name: str, value: Any) -> sp.csc_array:
     """Copy into sorted CSC; explicit zeros stay, for they belong to the pattern."""
+    if np.iscomplexobj(getattr(value, "data", value) if sp.issparse(value) else value):
+        raise TypeError(
+            f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
+        )
     if not sp.issparse(value):
         value = np.asarray(value, dtype=np.float64)
         if value.ndim != 2:
@@ -142,6 +148,10 @@ def _matrix(name: str, value: Any) -> sp.csc_array:
 
 
 def _vector(name: str, value: ArrayLike) -> Array:
+    if np.iscomplexobj(value):
+        raise TypeError(
+            f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
+        )
     vector = np.array(value, dtype=np.float64)
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, but has shape {vector.shape}")
@@ -160,9 +170,8 @@ def _symmetric(value: Any, n: int) -> sp.csc_array:
         raise ValueError(
             "P must be symmetric, with both triangles given; from an upper triangle: U + U.T - diag"
         )
-    mirrored = P.T.tocoo()
-    P = P.tocoo()
+    entries, mirrored = P.tocoo(), P.T.tocoo()
     # Zeros at the mirrored places: a stored zero in one triangle then has a partner in the other.
-    rows, columns = np.concatenate([P.row, mirrored.row]), np.concatenate([P.col, mirrored.col])
-    values = np.concatenate([P.data, np.zeros(P.nnz)])
+    rows, columns = np.concatenate([entries.row, mirrored.row]), np.concatenate([entries.col, mirrored.col])
+    values = np.concatenate([entries.data, np.zeros(P.nnz)])
     return sp.csc_array((values, (rows, columns)), shape=(n, n))

@@ -62,6 +62,7 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
         raise TypeError(f"solve takes a ConeProgram, got {type(program).__name__}; for cvxpy see CvxpyLayer")
     engine = Engine(program.structure)
     start = None if warm_start is None else _start(warm_start, program.structure, 1)
+    _check_convex(program.structure, program.data)
     return _solved(engine, program.data, Settings().updated(settings), start)[0]
 
 
@@ -108,17 +109,31 @@ def solve_batch(
         if any(part is not None for part in (P, A, b, c)):
             raise ValueError("stacked P, A, b, c go with a single program, not with a sequence of programs")
         structure, data = _union(list(programs))
+    _check_convex(structure, data)
     start = None if warm_start is None else _start(warm_start, structure, data.count)
     return _solved(Engine(structure), data, Settings().updated(settings), start)
+
+
+def solve_unchecked(programs: Sequence[ConeProgram], warm_start: Any = None, **settings: Any) -> Solutions:
+    """Solve as `solve_batch`, without a look at whether every P is positive semidefinite.
+
+    For programs that are perturbed a little on purpose.
+    """
+    structure, data = _union(list(programs))
+    start = None if warm_start is None else _start(warm_start, structure, data.count)
+    return _solved(Engine(structure), data, Settings().updated(settings), start)
+
+
+def _check_convex(structure: Structure, data: ConeData) -> None:
+    bad = np.flatnonzero(~convex(structure, data.P))
+    if bad.size:
+        where = f" of element {bad[0]}" if data.count > 1 else ""
+        raise ProblemError(f"the program is not convex: P{where} is not positive semidefinite")
 
 
 def _solved(
     engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
 ) -> Solutions:
-    bad = np.flatnonzero(~convex(engine.structure, data.P))
-    if bad.size:
-        where = f" of element {bad[0]}" if data.count > 1 else ""
-        raise ProblemError(f"the program is not convex: P{where} is not positive semidefinite")
     stack = engine.solve(data, settings, start)
     solutions = Solutions(engine, data, stack, settings)
     answer = settle_failures(stack, settings, solutions)

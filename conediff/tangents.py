@@ -9,7 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from conediff.batch import Engine, StackSolution
-from conediff.derivative import Diagnostics, StackDerivative, Visibility
+from conediff.derivative import StackDerivative
+from conediff.diagnostics import Diagnostics, Visibility
 from conediff.settings import Settings
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper

@@ -16,7 +16,7 @@ _THRESHOLD = 1e-6
 
 @dataclass(frozen=True)
 class MapsVisibility:
-    """Only what the maps carry to parameters and outputs is seen; see `derivative.Visibility`."""
+    """Only what the maps carry to parameters and outputs is seen; see `diagnostics.Visibility`."""
 
     maps: ProblemMaps
 

@@ -90,8 +90,6 @@ def test_what_is_refused(arguments, error, message):
         cd.ConeProgram(*arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="cast to real with NumPy's warning only")
-@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
 @pytest.mark.parametrize("name", ["A", "sparse A", "b"])
 def test_complex_data_are_refused(name):
     given = {"A": (A + 1j, B), "sparse A": (sp.csc_array(A + 1j), B), "b": (A, np.array(B) + 1j)}[name]
@@ -125,3 +123,16 @@ def test_attributes_are_not_set():
     for name in ("A", "P", "b", "c", "cones", "n", "m"):
         with pytest.raises(AttributeError):
             setattr(p, name, None)
+
+
+def test_properties_are_copies():
+    p = cd.ConeProgram(A, B, C, CONES, P)
+    for _ in range(2):
+        np.testing.assert_array_equal(p.b, B)
+        np.testing.assert_array_equal(p.c, C)
+        np.testing.assert_array_equal(p.A.toarray(), A)
+        np.testing.assert_array_equal(p.P.toarray(), P)
+        p.b[:] = p.c[:] = 7
+        for matrix in (p.A, p.P):
+            matrix.data[:] = 7
+            matrix.indices[:] = 0
