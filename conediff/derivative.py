@@ -256,8 +256,8 @@ class StackDerivative:
     def _side(self, elements: Indices, kinked: NDArray[np.bool_], sign: float) -> StackDerivative:
         """Return the derivative a little to one side of the kink, which is not to warn."""
         y, s = self.y[elements], self.s[elements]
-        # Random signs: some cones have no kink along the line through their equal entries.
-        signs = sign * np.random.default_rng(0).choice([-1.0, 1.0], y.shape[1])
+        # Random entries: some cones have no kink along the line through equal ones.
+        signs = sign * np.random.default_rng(0).uniform(0.5, 1.5, y.shape[1])
         step = 10 * KINK * np.maximum(peak(y - s), KINK)[:, None] * signs * kinked
         data, x = self.data.take(elements), self.x[elements]
         side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._map, self._visibility)
@@ -292,8 +292,8 @@ class StackDerivative:
         index = np.array([i])
         D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()
         M = Embedding(self.structure, self.data.take(index), self.x[i], self.y[i], D)
-        # The last row and column hold b, c and products of solutions; without a weight, large data would drown
-        # the rest, and the tests for rank and convergence with it.
+        # The last row and column hold b, c and products of solutions: without a weight, large data would
+        # drown the rest, and the tests for rank and convergence with it.
         weight = np.ones(M.size)
         weight[-1] = 1 / M.largest
         rhs = weight * rhs
