@@ -129,7 +129,7 @@ class ConeProgram:
 
 def _matrix(name: str, value: Any) -> sp.csc_array:
     """Copy into sorted CSC; explicit zeros stay, for they belong to the pattern."""
-    if np.iscomplexobj(getattr(value, "data", value) if sp.issparse(value) else value):
+    if np.dtype(getattr(value, "dtype", float)).kind == "c":
         raise TypeError(
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
         )

@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conediff.cones import Cone, ProductDerivative
+from conediff.cones import Cone, ProductDerivative, SecondOrder
 from conediff.cones.base import ConeDerivative
 from conediff.structure import Array, ConeData, Indices, Structure
 
-# Cones of more rows than this are not filled into K.
-LARGE = 200
+# Cones of more rows than this are not filled into K. For a second-order cone what is formed in its place
+# differs from K by rank two, so that it pays early; for the others GMRES may take hundreds of steps.
+LARGE = 500
+LARGE_SECOND_ORDER = 100
 # Cones of this size are multiplied with A as dense blocks, smaller ones entry by entry.
 _DENSE_DIM = 12
 
@@ -106,7 +108,7 @@ class KKTPattern:
     @property
     def exact(self) -> bool:
         """Whether the matrix is K itself: no cone is large."""
-        return all(cone.diagonal or cone.dim <= LARGE for cone, _ in self.structure.cone.groups)
+        return not any(is_large(cone) for cone, _ in self.structure.cone.groups)
 
     @property
     def nnz(self) -> int:
@@ -125,7 +127,7 @@ class KKTPattern:
         for cone, rows, group in derivative.groups:
             if cone.diagonal:
                 d[:, rows] = group.apply(np.ones(rows.shape))
-            elif cone.dim > LARGE:
+            elif is_large(cone):
                 d[:, rows] = _mean_eigenvalue(group, rows.shape)
         values = np.zeros((count, self.nnz))
         values[:, self._P_at] = data.P[:, self._P_entries]
@@ -140,8 +142,14 @@ class KKTPattern:
         return values
 
 
+def is_large(cone: Cone) -> bool:
+    """Whether the blocks of these cones are not filled into K."""
+    limit = LARGE_SECOND_ORDER if isinstance(cone, SecondOrder) else LARGE
+    return not cone.diagonal and cone.dim > limit
+
+
 def _stays_diagonal(cone: Cone) -> bool:
-    return cone.diagonal or cone.dim > LARGE
+    return cone.diagonal or is_large(cone)
 
 
 def _mean_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:

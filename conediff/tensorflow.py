@@ -1,4 +1,9 @@
-"""Alias of `conediff_tensorflow`: ``from conediff.tensorflow import CvxpyLayer``."""
+"""conediff for Keras and TensorFlow: ``from conediff.tensorflow import CvxpyLayer``."""
+
+try:
+    import keras  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError('Keras is not installed: pip install "conediff[tensorflow]"') from missing
 
 from conediff_tensorflow import CvxpyLayer, OptLayer
 

@@ -261,6 +261,7 @@ def test_large_cones_are_not_filled_and_yet_solved(monkeypatch):
     filled = KKTPattern(s)
     expected, _ = KKT(s).factor(data, derivative).solve(rhs)
     monkeypatch.setattr(reduced, "LARGE", 14)
+    monkeypatch.setattr(reduced, "LARGE_SECOND_ORDER", 14)
     pattern = KKTPattern(s)
     assert not pattern.exact and pattern.nnz < filled.nnz
     z, error = KKT(s).factor(data, derivative).solve(rhs)

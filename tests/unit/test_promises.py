@@ -1,4 +1,4 @@
-"""Promises that are easily broken: scale, needless warnings, convexity, settings that SCS would not explain."""
+"""Promises that are easily broken: scale, needless warnings, convexity, unexplained settings."""
 
 from __future__ import annotations
 
