@@ -151,6 +151,8 @@ class LayerSolution:
             If a linear solve fell short of its tolerance.
         """
         outputs = self._maps.outputs
+        if needed is not None and len(needed) != len(self._maps.parameters):
+            raise ValueError(f"needed must say yes or no to {len(self._maps.parameters)} parameters")
         stacks = self._stacks(cotangents)
         gx, gy, gvalue = self._maps.recover_cotangent(self._x, self._y, stacks)
         g, gd = self._data.zeros(), None

@@ -48,3 +48,14 @@ def _nonlinear_in_parameters(expression: Any) -> Any:
         return None
     with scopes.dpp_scope():
         return None if expression.is_affine() else expression
+
+
+def unsigned_factors(expression: Any) -> list[str]:
+    """Return what multiplies a curved expression without a sign that is known."""
+    found = [name for arg in expression.args for name in unsigned_factors(arg)]
+    if isinstance(expression, MulExpression | multiply):
+        for factor, other in (expression.args, expression.args[::-1]):
+            curved = other.variables() and not other.is_affine()
+            if curved and not factor.variables() and not (factor.is_nonneg() or factor.is_nonpos()):
+                found.append(str(factor.args[0] if isinstance(factor, Promote) else factor))
+    return found

@@ -12,9 +12,10 @@ from typing import Any
 import cvxpy as cp
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.expressions.expression import Expression
 from cvxpy.utilities import scopes
 
-from conediff.canonical._advice import advice
+from conediff.canonical._advice import advice, unsigned_factors
 from conediff.errors import DPPError, ProblemError
 
 
@@ -35,6 +36,10 @@ def check_convex(problem: cp.Problem, gp: bool) -> None:
         hint = " It is DGP: pass gp=True."
     elif not gp and problem.is_dqcp():
         hint = " It is quasiconvex (DQCP), which takes a sequence of convex problems; that is not supported."
+    elif not gp and (names := unsigned_factors(culprit)):
+        hint = (
+            f" The sign of {', '.join(names)} is not known: declare the parameter nonneg=True or nonpos=True."
+        )
     raise ProblemError(f"Problem must be {rules}, but {where} is not{_because(where, culprit)}.{hint}")
 
 
@@ -89,9 +94,9 @@ def _quad_form_scope(active: bool) -> Iterator[None]:
 
 
 def _because(where: str, culprit: Any) -> str:
-    if where.endswith(str(culprit)):
+    if not isinstance(culprit, Expression):
         return " (each part of it is, but not their combination)"
-    return f", because of {culprit}"
+    return "" if where.endswith(str(culprit)) else f", because of {culprit}"
 
 
 def _smallest(expression: Any, fine: Callable[[Any], bool]) -> Any:

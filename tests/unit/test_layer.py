@@ -282,6 +282,12 @@ def test_integer_and_nonconvex_problems_are_refused():
         cd.CvxpyLayer(cp.Problem(cp.Minimize(-(x**2) + p)), [p], [x])
 
 
+def test_a_factor_of_unknown_sign_is_named():
+    x, lam = cp.Variable(3), cp.Parameter(name="lam")
+    with pytest.raises(cd.ProblemError, match="sign of lam is not known: declare the parameter nonneg=True"):
+        cd.CvxpyLayer(cp.Problem(cp.Minimize(lam * cp.norm1(x))), [lam], [x])
+
+
 def test_unbounded_problem_has_a_certificate():
     x, p = cp.Variable(2), cp.Parameter(2)
     layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(p @ x), [x[0] >= 0]), [p], [x])
@@ -315,6 +321,8 @@ def test_cotangents_and_tangents_are_checked():
         solution.vjp(np.ones(3), None, None)
     with pytest.raises(ValueError, match="one per parameter"):
         solution.jvp(np.ones((3, 2)))
+    with pytest.raises(ValueError, match="needed must say"):
+        solution.vjp(np.ones(2), None, None, needed=[True])
     with pytest.raises(ValueError, match="must have shape"):
         solution.jvp(np.ones((2, 3)), None, None)
 
