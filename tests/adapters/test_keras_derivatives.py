@@ -8,6 +8,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gc
 import tracemalloc
+import warnings
 
 import cvxpy as cp
 import numpy as np
@@ -210,13 +211,14 @@ def test_second_derivatives_of_vectorised_jacobians_are_refused():
 
 
 def test_an_eager_tape_inside_a_graph():
-    """The graph owns the solution that its backward pass needs."""
+    """The graph owns the solution that its backward pass needs, also when the tape is gone."""
 
     def begin():
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(B)
             x = LAYER(A, B)
-        return tf.function(lambda w: tape.gradient(x, B, w), autograph=False)
+        function = tf.function(lambda w: tape.gradient(x, B, w), autograph=False)
+        return function.get_concrete_function(tf.TensorSpec((4, 3), tf.float64))
 
     pull = begin()
     for _ in range(2):
@@ -285,11 +287,17 @@ def test_complex_gradients_are_tensorflows():
             loss = tf.math.real(tf.reduce_sum(weight * function(c)))
         gradients.append(tape.gradient(loss, c))
     close(*gradients)
+    # A real value of a complex parameter has the real part of the gradient, taken and not cast away.
     real = tf.math.real(c)
-    with tf.GradientTape() as tape:
-        tape.watch(real)
-        loss = tf.math.real(tf.reduce_sum(weight * layer(real)))
-    assert tape.gradient(loss, real).dtype == "float64"
+    gradients = []
+    for function in (layer, lambda r: closed(tf.cast(r, c.dtype))):
+        with tf.GradientTape() as tape, warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            tape.watch(real)
+            loss = tf.math.real(tf.reduce_sum(weight * function(real)))
+            gradients.append(tape.gradient(loss, real))
+    assert gradients[0].dtype == "float64"
+    close(*gradients)
 
 
 @pytest.mark.parametrize("layer", [LAYER, GRAPH], ids=["eager", "graph"])
