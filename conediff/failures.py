@@ -77,8 +77,8 @@ def _solver_error(
         what += ", ..." if len(listed) > 10 else ""
     return SolverError(
         f"{what}; what was found, certificates included, is in .solutions of this error."
-        " Pass on_failure='nan' or 'zero_grad' to keep "
-        "the other elements",
+        " Pass solver_args={'on_failure': 'nan'} (or 'zero_grad'; a keyword of solve) to keep the "
+        "other elements",
         indices,
         statuses,
         solutions,

@@ -160,8 +160,8 @@ class LayerSolution:
             g = self._derivative.pull(gx, gy, np.zeros_like(gy))
         if gvalue is not None:
             direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
-            direct, gd = self._without_failed(direct, gd)
             g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
+        g, gd = self._without_failed(g, gd, stacks)
         arguments = self._arguments if summed else self._arguments.unshared()
         pulled = self._maps.pull_back(arguments.values, g, gd, needed)
         return tuple(
@@ -210,13 +210,24 @@ class LayerSolution:
             self._dressed(spec, array) for spec, array in zip(self._maps.outputs, pushed, strict=True)
         )
 
-    def _without_failed(self, g: ConeData, gd: Array) -> tuple[ConeData, Array]:
-        """Put NaN, or zero, into the cotangents of elements that have no solution."""
-        if self.stack.usable.all():
-            return g, gd
+    def _without_failed(
+        self, g: ConeData, gd: Array | None, cotangents: Sequence[NDArray[Any] | None]
+    ) -> tuple[ConeData, Array | None]:
+        """Put NaN, or zero, into the cotangents of elements that have no solution.
+
+        Zero in any case where nothing was asked of an element: a loss that leaves it out is then right also
+        for parameters that all elements share.
+        """
         failed = ~self.stack.usable
-        parts = [np.where(failed[:, None], self._fill, part) for part in (g.P, g.A, g.b, g.c)]
-        return ConeData(*parts), np.where(failed, self._fill, gd)
+        if not failed.any():
+            return g, gd
+        asked = np.zeros(len(failed), dtype=bool)
+        for cotangent in cotangents:
+            if cotangent is not None:
+                asked |= (cotangent != 0).reshape(len(failed), -1).any(axis=1)
+        fill = np.where(asked, self._fill, 0.0)
+        parts = (np.where(failed[:, None], fill[:, None], part) for part in (g.P, g.A, g.b, g.c))
+        return ConeData(*parts), None if gd is None else np.where(failed, fill, gd)
 
     def _stacks(self, cotangents: Sequence[ArrayLike | None]) -> list[NDArray[Any] | None]:
         """Flatten the batch of the cotangents."""

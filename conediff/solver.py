@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import scs
 from numpy.typing import NDArray
 
-from conediff.structure import Array, ConeData, Indices, Pattern, Structure
+from conediff.structure import Array, ConeData, Pattern, Structure
 
 # Settings that are passed through to SCS; `eps` is short for both tolerances.
 SCS_SETTINGS = frozenset(
@@ -149,7 +149,9 @@ class Pile:
         self.count = count
         self.cone, self.rows = structure.cone.pile(count)
         self._cones = self.cone.to_dict()
-        self._A, self._order = _with_rows(structure.A.stacked(count), self.rows)
+        # A pile keeps the rows of each copy in their order, so the entries of a column stay sorted.
+        stacked = structure.A.stacked(count)
+        self._A = Pattern(stacked.shape, stacked.indptr, self.rows.ravel()[stacked.indices].astype(np.int32))
         upper = structure.P.indices <= structure.P.columns
         self._upper = np.flatnonzero(upper)
         self._P = _upper_pattern(structure.P, upper).stacked(count)
@@ -200,8 +202,7 @@ class Pile:
     def _scs_data(self, data: ConeData) -> dict[str, Any]:
         """Stack the numbers; a program without rows gets one that says 0 <= 1, for SCS wants one."""
         m, n, k = self.structure.m, self.structure.n, self.count
-        values = _spread(data.A, k).ravel()
-        A = self._A.matrix(values if self._order is None else values[self._order])
+        A = self._A.matrix(_spread(data.A, k).ravel())
         b = np.empty(k * m)
         b[self.rows] = data.b
         if m == 0:
@@ -224,22 +225,6 @@ class Pile:
 def _spread(array: Array, count: int) -> Array:
     """Repeat a single shared row for every program of the pile."""
     return np.broadcast_to(array, (count, array.shape[1]))
-
-
-def _with_rows(pattern: Pattern, rows: Indices) -> tuple[Pattern, Indices | None]:
-    """Move row i of a stacked pattern to ``rows.ravel()[i]``.
-
-    Returns
-    -------
-    pattern : Pattern
-    order : int array or None
-        Values of the moved pattern are ``values[order]``; None where their order stays.
-    """
-    indices = rows.ravel()[pattern.indices].astype(np.int32)
-    order = np.lexsort((indices, pattern.columns))
-    if np.array_equal(order, np.arange(order.size)):
-        return Pattern(pattern.shape, pattern.indptr, indices), None
-    return Pattern(pattern.shape, pattern.indptr, indices[order]), order
 
 
 def _upper_pattern(pattern: Pattern, upper: NDArray[np.bool_]) -> Pattern:

@@ -155,6 +155,19 @@ def test_i_one_bad_element_spoils_nothing(answer, gradient):
     assert list(solution.status) == ["solved", "infeasible", "solved"]
 
 
+def test_i_a_loss_that_leaves_a_bad_element_out_is_right_for_shared_parameters():
+    x, c, a = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x <= c, x >= 0])
+    layer = cd.CvxpyLayer(problem, [c, a], [x, problem.objective], solver_args={"on_failure": "nan"})
+    solution = layer.solve(np.array([[1.0, 1.0], [-1.0, 1.0]]), np.array([0.3, 0.4]))
+    mask = np.array([[1.0, 1.0], [0.0, 0.0]])
+    gc, ga = solution.vjp(mask, None)
+    np.testing.assert_allclose(ga, [1, 1], atol=1e-9)
+    np.testing.assert_allclose(gc, 0, atol=1e-9)
+    assert np.isfinite(solution.vjp(None, np.array([1.0, 0.0]))[1]).all()
+    assert np.isnan(solution.vjp(np.ones((2, 2)), None)[1]).all()
+
+
 def test_i_callable_decides():
     layer, p = bad_batch()
     seen = []
