@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conediff.frames import Frame, Frames
 from conediff.kkt import KKT
 from conediff.refine import Refined, refine
 from conediff.residual import Residual
@@ -39,6 +40,9 @@ _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 20_000},
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "acceleration_lookback": 0},
 )
+# Residuals are relative to the largest row. Where rows are so uneven that a frame is needed, digits of the
+# small ones are at stake, and Newton's method is to go on to here if it can.
+_UNEVEN = 1e-13
 # A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
 _USABLE = 1e-5
 
@@ -87,6 +91,22 @@ class StackSolution:
         )
 
     @property
+    def count(self) -> int:
+        """Number of programs."""
+        return len(self.x)
+
+    def replace(self, index: NDArray[np.intp], again: StackSolution) -> None:
+        """Take what a second solve of these programs found; without it the first is inaccurate."""
+        good = again.usable
+        self.status[index[~good]] = "inaccurate"
+        for name in ("x", "y", "s", "status", "residual"):
+            getattr(self, name)[index[good]] = getattr(again, name)[good]
+        self.iterations[index] += again.iterations
+        self.refinements[index] += again.refinements
+        for name in ("setup_time", "solve_time", "refine_time"):
+            setattr(self, name, getattr(self, name) + getattr(again, name))
+
+    @property
     def usable(self) -> NDArray[np.bool_]:
         """Whether there is a solution, accurate or nearly so, shape (B,)."""
         return np.isin(self.status, ("solved", "inaccurate"))
@@ -102,7 +122,8 @@ class Engine:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.kkt = KKT(structure)
+        self.frames = Frames(structure)
+        self.kkt = KKT(self.frames.structure)
         self._piles: dict[int, Pile] = {}
         self._lock = threading.Lock()
 
@@ -124,20 +145,41 @@ class Engine:
         start : tuple of arrays, optional
             x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
         """
+        frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)
+        result = self._solve_in(frame, data, settings, start)
+        if not settings.refine:
+            return result
+        # What y and s turn out to be asks for another frame, now and then: begin again from there.
+        better = self.frames.balancing(data, result.x, result.y, result.s)
+        index = np.flatnonzero(result.usable & better.differs(frame))
+        if index.size:
+            data = data.repeated(result.count).take(index)
+            x, y = result.x[index], result.y[index]
+            s = data.b - self.structure.A.products(data.A)[0](x)
+            again = self._solve_in(better.take(index), data, settings, (x, y, s))
+            result.replace(index, again)
+        return result
+
+    def _solve_in(
+        self, frame: Frame, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+    ) -> StackSolution:
+        """Solve in this frame, and at an ordinary scale."""
+        data = frame.data(data)
         scaling = Scaling.of(data)
-        if scaling.trivial:
-            return _Climb(self, data, settings, start).run()
-        start = None if start is None else scaling.forward(*start)
-        result = _Climb(self, scaling.scaled(data), settings, start).run()
+        if start is not None:
+            x, y, s = start
+            start = scaling.forward(x / frame.columns, frame.dual(y), frame.rows(s))
+        result = _Climb(self, scaling.scaled(data), settings, start, uneven=not frame.trivial).run()
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
-        result.x, result.y, result.s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
+        x, y, s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
+        result.x, result.y, result.s = x * frame.columns, frame.dual_back(y), frame.rows_back(s)
         return result
 
     def pile(self, count: int) -> Pile:
         """Return the pile of so many programs, made when it is first needed."""
         with self._lock:
             if count not in self._piles:
-                self._piles[count] = Pile(self.structure, count)
+                self._piles[count] = Pile(self.frames.structure, count)
             return self._piles[count]
 
     def pile_size(self, total: int) -> int:
@@ -152,9 +194,15 @@ class _Climb:
     """One solve of a stack: from a warm start or loose piles, rung by rung."""
 
     def __init__(
-        self, engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+        self,
+        engine: Engine,
+        data: ConeData,
+        settings: Settings,
+        start: tuple[Array, Array, Array] | None,
+        uneven: bool = False,
     ) -> None:
         self.engine, self.data, self.settings, self.start = engine, data, settings, start
+        self.target = min(settings.tol, _UNEVEN) if uneven else settings.tol
         self.mapper: Mapper = mapper(settings.threads)
         self.result = StackSolution.empty(data.count, engine.structure)
         self.pending = np.arange(data.count)
@@ -252,9 +300,7 @@ class _Climb:
     def _refine(self, index: NDArray[np.intp], x: Array, v: Array, max_steps: int = 30) -> None:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()
-        refined = refine(
-            self.engine.kkt, self.data.take(index), x, v, self.settings.tol, max_steps, self.mapper
-        )
+        refined = refine(self.engine.kkt, self.data.take(index), x, v, self.target, max_steps, self.mapper)
         self._keep(index, refined)
         solved = self.result.residual <= self.settings.tol
         self.result.status[solved] = "solved"
@@ -271,7 +317,7 @@ class _Climb:
 
     def _accept(self, index: NDArray[np.intp], x: Array, v: Array, statuses: list[str]) -> None:
         """Keep what SCS said, where there is to be no refinement."""
-        evaluation = Residual(self.engine.structure, self.data.take(index))(x, v)
+        evaluation = Residual(self.engine.frames.structure, self.data.take(index))(x, v)
         r = self.result
         r.x[index], r.y[index], r.s[index] = x, evaluation.y, evaluation.s
         r.residual[index] = evaluation.relative

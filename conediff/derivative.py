@@ -248,8 +248,11 @@ class StackDerivative:
         different = [a - b for a, b in zip(first, second, strict=True)]
         changed = np.max([peak(part) for part in different], axis=0) > MOVED * size
         if self._visibility is not None and changed.any():
-            seen = self._visibility.of_solution if len(different) == 2 else self._of_data
-            changed &= seen(*different)
+            visibility = self._visibility.take(elements)
+            if len(different) == 2:
+                changed &= visibility.of_solution(*different)
+            else:
+                changed &= visibility.of_data(ConeData(*different))
         if changed.any():
             self._warn_degenerate(elements[changed], "strict complementarity fails")
 
@@ -263,10 +266,6 @@ class StackDerivative:
         side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._map, self._visibility)
         side._warned = True
         return side
-
-    def _of_data(self, P: Array, A: Array, b: Array, c: Array) -> NDArray[np.bool_]:
-        assert self._visibility is not None
-        return self._visibility.of_data(ConeData(P, A, b, c))
 
     def _warn_degenerate(self, indices: NDArray[np.intp], reason: str) -> None:
         """Warn once for this derivative."""

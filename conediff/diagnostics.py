@@ -58,6 +58,9 @@ class Visibility(Protocol):
     def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
         """Whether a change of the solution reaches the user's outputs, shape (B,)."""
 
+    def take(self, index: NDArray[np.intp]) -> Visibility:
+        """Return what is seen of the programs at these positions."""
+
 
 def peak(stack: Array) -> Array:
     """Largest magnitudes of a stack of vectors, shape (B,)."""

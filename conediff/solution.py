@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.batch import Engine, StackSolution
-from conediff.derivative import StackDerivative
 from conediff.errors import SolverError
+from conediff.framed import FramedDerivative
 from conediff.settings import Settings
 from conediff.structure import ConeData
 from conediff.tangents import BatchDerivative, Derivative, PartialDerivative
@@ -64,7 +64,8 @@ class Solution:
         parent, index = self._parent, np.array([self._index])
         solved = parent._stack
         settings = parent._settings.updated({} if method is None else {"method": method})
-        stack = StackDerivative(
+        stack = FramedDerivative(
+            parent._engine.frames,
             parent._engine.kkt,
             parent._data.take(index),
             solved.x[index],

@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from conediff.batch import Engine, StackSolution
-from conediff.derivative import StackDerivative
 from conediff.diagnostics import Diagnostics, Visibility
+from conediff.framed import FramedDerivative
 from conediff.settings import Settings
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper
@@ -38,7 +38,7 @@ class PartialDerivative:
     fill : float
         Cotangents of elements without a solution.
     visibility : Visibility, optional
-        See `StackDerivative`.
+        See `FramedDerivative`.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class PartialDerivative:
         self.count, self._fill = len(stack.x), fill
         self._all = self.index.size == self.count
         take = slice(None) if self._all else self.index
-        self.inner = StackDerivative(
+        self.inner = FramedDerivative(
+            engine.frames,
             engine.kkt,
             data if self._all else data.take(self.index),
             stack.x[take],
@@ -66,14 +67,14 @@ class PartialDerivative:
         )
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
-        """Apply the derivative; see `StackDerivative.push`."""
+        """Apply the derivative; see `FramedDerivative.push`."""
         if self._all:
             return self.inner.push(tangent)
         dx, dy, ds = self.inner.push(tangent.take(self.index))
         return self._spread(dx, np.nan), self._spread(dy, np.nan), self._spread(ds, np.nan)
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
-        """Apply the adjoint; see `StackDerivative.pull`."""
+        """Apply the adjoint; see `FramedDerivative.pull`."""
         if self._all:
             return self.inner.pull(gx, gy, gs)
         g = self.inner.pull(gx[self.index], gy[self.index], gs[self.index])
@@ -88,7 +89,7 @@ class PartialDerivative:
 class Derivative:
     """Derivative of the solution map of one program, at its solution."""
 
-    def __init__(self, stack: StackDerivative) -> None:
+    def __init__(self, stack: FramedDerivative) -> None:
         self._stack = stack
 
     def jvp(

@@ -1,5 +1,6 @@
 """Cones: projection onto their duals, and its derivative."""
 
+from conediff.cones.automorphism import Automorphism, balancing, levelling, shear_rows
 from conediff.cones.base import Array, BlockDerivative, Cone, ConeDerivative, DiagonalDerivative, Projection
 from conediff.cones.box import Box
 from conediff.cones.exponential import DualExponential, Exponential
@@ -12,6 +13,7 @@ from conediff.cones.second_order import SecondOrder
 __all__ = [
     "PSD",
     "Array",
+    "Automorphism",
     "BlockDerivative",
     "Box",
     "ComplexPSD",
@@ -28,8 +30,11 @@ __all__ = [
     "Projection",
     "SecondOrder",
     "Zero",
+    "balancing",
     "complex_smat",
     "complex_svec",
+    "levelling",
+    "shear_rows",
     "smat",
     "svec",
 ]

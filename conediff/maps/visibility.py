@@ -39,6 +39,10 @@ class MapsVisibility:
                 seen |= _largest(change) > _THRESHOLD * size * abs(output.matrix).max()
         return seen
 
+    def take(self, index: NDArray[np.intp]) -> MapsVisibility:
+        """Return what is seen of the programs at these positions: of each the same."""
+        return self
+
 
 def _largest(stack: Array) -> Array:
     largest: Array = np.abs(stack).max(axis=1, initial=0.0)

@@ -1,0 +1,99 @@
+r"""The derivative of the solution map, taken in the frame in which y and s are of one size.
+
+With T an automorphism of the cone and E a diagonal (see `frames`), data and solutions go to the frame, and
+tangents with them; cotangents go by the transposed inverse,
+
+.. math::
+    \hat g_x = E g_x, \quad \hat g_y = T g_y, \quad \hat g_s = T^{-\top} g_s, \qquad
+    g_P = E \hat g_P E, \quad g_A = T^\top \hat g_A E, \quad g_b = T^\top \hat g_b, \quad g_c = E \hat g_c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.derivative import StackDerivative
+from conediff.diagnostics import Diagnostics, Visibility
+from conediff.frames import Frame, Frames
+from conediff.kkt import KKT
+from conediff.structure import Array, ConeData
+from conediff.threads import Mapper
+
+
+class FramedDerivative:
+    """Derivative of the solution map at the solutions of a stack of programs.
+
+    Parameters
+    ----------
+    frames : Frames
+        Of the programs' structure.
+    kkt : KKT
+        Of ``frames.structure``.
+    data, x, y, s, method, mapper, visibility
+        See `StackDerivative`.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        kkt: KKT,
+        data: ConeData,
+        x: Array,
+        y: Array,
+        s: Array,
+        method: str = "auto",
+        mapper: Mapper = map,
+        visibility: Visibility | None = None,
+    ) -> None:
+        self.structure, self.x, self.y = frames.given, x, y
+        self.frame = frame = frames.balancing(data, x, y, s)
+        if visibility is not None and not frame.trivial:
+            visibility = _FramedVisibility(visibility, frame)
+        self._inner = StackDerivative(
+            kkt, frame.data(data), x / frame.columns, frame.dual(y), frame.rows(s), method, mapper, visibility
+        )
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """How well the derivative is defined, and how it was computed."""
+        return self._inner.diagnostics
+
+    def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
+        """Apply the derivative to a perturbation of the data on its own sparsity."""
+        return self._back(*self._inner.push(self.frame.data(tangent)))
+
+    def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
+        """Apply the derivative to a perturbation given by its products; see `StackDerivative.jvp`."""
+        E = self.frame.columns
+        return self._back(
+            *self._inner.jvp(dPx * E, self.frame.rows(dAx), dAty * E, self.frame.rows(db), dc * E)
+        )
+
+    def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
+        """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
+        return self.frame.data_back(
+            self._inner.pull(gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs))
+        )
+
+    def _back(self, dx: Array, dy: Array, ds: Array) -> tuple[Array, Array, Array]:
+        return dx * self.frame.columns, self.frame.dual_back(dy), self.frame.rows_back(ds)
+
+
+@dataclass(frozen=True)
+class _FramedVisibility:
+    """What is seen of programs in a frame by somebody who knows the programs as they are."""
+
+    outside: Visibility
+    frame: Frame
+
+    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
+        return self.outside.of_data(self.frame.data_back(g))
+
+    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+        return self.outside.of_solution(dx * self.frame.columns, self.frame.dual_back(dy))
+
+    def take(self, index: NDArray[np.intp]) -> Visibility:
+        return _FramedVisibility(self.outside.take(index), self.frame.take(index))
