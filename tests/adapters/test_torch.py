@@ -48,10 +48,16 @@ def tensors(*batch, grad=False, dtype=torch.float64):
     return [torch.tensor(v, dtype=dtype, requires_grad=grad) for v in QUADRATIC.values(batch)]
 
 
+@pytest.fixture
 def living():
-    """Count the solutions that something keeps."""
-    gc.collect()
-    return len(handles._tickets)
+    """Count the solutions of this test that something keeps."""
+    before = set(handles._tickets)
+
+    def count():
+        gc.collect()
+        return len(set(handles._tickets) - before)
+
+    return count
 
 
 # ---------------------------------------------------------------------- the contract
@@ -298,7 +304,7 @@ def test_meta_tensors_give_shapes():
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_nothing_is_kept(context):
+def test_without_gradients_nothing_is_kept(living, context):
     with context():
         outputs = quadratic()(*tensors(2, grad=True))
         assert living() == 0
@@ -321,7 +327,7 @@ def test_only_what_is_needed_is_computed(monkeypatch):
     assert A.grad is None and b.grad is not None
 
 
-def test_the_solution_is_released_by_the_backward_pass():
+def test_the_solution_is_released_by_the_backward_pass(living):
     values = tensors(2, grad=True)
     loss = quadratic()(*values)[0].sum()
     assert living() == 1
@@ -349,7 +355,7 @@ def test_gradient_accumulation_and_hooks():
     assert calls == ["pre", "post", "back"] * 2
 
 
-def test_saved_tensor_hooks_may_copy():
+def test_saved_tensor_hooks_may_copy(living):
     values = tensors(2, grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), torch.from_numpy):
         x = quadratic()(*values)[0]
