@@ -403,6 +403,20 @@ def test_errors_of_the_backward_pass_name_what_is_wrong():
             layer(p_t)[0].backward()
 
 
+def test_warnings_point_at_the_users_line():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.abs(x - 1)), [x >= p]), [p], [x])
+    p_t = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        layer(p_t)[0].backward()
+        torch.func.grad(lambda p: layer(p)[0])(p_t)
+        torch.func.jvp(lambda p: layer(p)[0], (p_t,), (p_t,))
+        layer(p_t, solver_args={"refine": False, "eps": 1e-1})
+    ours = [w.filename for w in caught if issubclass(w.category, cd.ConediffWarning)]
+    assert ours == [__file__] * 4
+
+
 @pytest.mark.parametrize("name", ["layer", "functional"])
 def test_examples_in_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"conediff_torch.{name}"))
