@@ -297,7 +297,7 @@ def test_complex_views_and_real_values_of_complex_parameters():
 
 
 def test_tensors_come_from_their_device_and_go_back(monkeypatch):
-    """The meta device stands for one that is not here; as it holds nothing, arrays are lent to its tensors."""
+    """The meta device stands for one that is not here; arrays are lent to its empty tensors."""
     autograd = importlib.import_module("conediff_torch._autograd")
     A, b, lam = tensors(2)
     lent = {A.shape: A.numpy(), b.shape: b.numpy()}
