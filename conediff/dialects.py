@@ -32,8 +32,10 @@ def translated(arguments: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If a mode or a number of jobs cannot be used.
     TypeError
-        If the solver is no name.
+        If the arguments are no mapping, or the solver is no name.
     """
+    if not isinstance(arguments, Mapping):
+        raise TypeError(f"solver_args must be a mapping of names to values, got {arguments!r}")
     if not FOREIGN.intersection(arguments):
         return dict(arguments)
     result = {name: value for name, value in arguments.items() if name not in FOREIGN}

@@ -42,6 +42,8 @@ def solve(
         If a parameter is no tensor, or a solver argument is unknown.
     RuntimeError
         If the parameters are on different devices.
+    NotImplementedError
+        Under ``torch.jit.trace``; from derivatives, if a second one is asked for.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`.
 
@@ -59,6 +61,8 @@ def solve(
     for k, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
             _refuse(layer, k, parameter)
+    if torch.jit.is_tracing():
+        raise NotImplementedError("torch.jit.trace would keep the solution as a constant: use torch.export")
     tensors = [p if p.layout is torch.strided else p.to_dense() for p in parameters]
     if torch.compiler.is_compiling() or any(p.is_meta for p in tensors):
         return _operator.solve(layer, tensors, solver_args)

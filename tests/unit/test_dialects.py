@@ -61,6 +61,11 @@ def test_solver_arguments_are_translated(quiet, arguments, expected):
     assert settings(**arguments) == Settings(**expected)
 
 
+def test_solver_arguments_are_a_mapping():
+    with pytest.raises(TypeError, match="solver_args must be a mapping"):
+        cd.CvxpyLayer(*stated())(np.ones(2), solver_args=["eps"])
+
+
 def test_solvers_that_are_not_used_are_named_once():
     ecos = {"solve_method": "ECOS", "abstol": 1e-9, "feastol": 1e-9, "reltol": 1e-9, "max_iters": 20}
     layer = cd.CvxpyLayer(*stated())
