@@ -13,7 +13,9 @@ _SAME_SOLVER = (None, "SCS", "DIFFCP")
 # Of SCS's builds, whose results agree; the tolerances of other solvers, which refinement meets anyway.
 _WITHOUT_EFFECT = {"use_indirect", "gpu", "mkl", "cg_rate"}
 _OF_OTHERS = {"abstol", "reltol", "feastol", "abstol_inacc", "reltol_inacc", "feastol_inacc"}
-_OF_OTHERS |= {"tol_gap_abs", "tol_gap_rel", "tol_feas", "max_iter"}
+_OF_OTHERS |= {"tol_gap_abs", "tol_gap_rel", "tol_feas"}
+# How they limit iterations, to a few dozen where SCS takes thousands; without such a solver a slip for SCS's.
+_LIMITS = {"max_iters", "max_iter"}
 _JOBS = ("n_jobs_forward", "n_jobs_backward")
 # Names that `translated` takes away.
 FOREIGN = frozenset({"solve_method", "mode", *_JOBS, *_WITHOUT_EFFECT, *_OF_OTHERS})
@@ -42,7 +44,7 @@ def translated(arguments: Mapping[str, Any]) -> dict[str, Any]:
     solver = arguments.get("solve_method")
     check_solver(solver)
     if str(solver).upper() not in map(str, _SAME_SOLVER):
-        result.pop("max_iters", None)  # a few dozen, where SCS takes thousands
+        result = {name: value for name, value in result.items() if name not in _LIMITS}
     if "mode" in arguments:
         mode = arguments["mode"]
         if mode not in _METHODS:
@@ -103,6 +105,8 @@ def constructor_arguments(
     if custom_method is not None:
         raise TypeError("custom_method cannot be used: conediff solves and differentiates by its own methods")
     check_solver(solver)
+    if solver is not None:
+        solver_args = {"solve_method": solver, **(solver_args or {})}
     if verbose:
         solver_args = {"verbose": True, **(solver_args or {})}
     return gp, solver_args

@@ -77,6 +77,10 @@ def test_solvers_that_are_not_used_are_named_once():
     assert settings(**ecos) == Settings()  # a limit on interior-point iterations is none on SCS
     with pytest.warns(UserWarning, match="'Clarabel'"):
         settings(solve_method="Clarabel", tol_gap_abs=1e-9, max_iter=20)
+    with pytest.warns(UserWarning, match="'CLARABEL'"):
+        cd.CvxpyLayer(*stated(), solver="CLARABEL", solver_args={"max_iter": 20})
+    with pytest.raises(TypeError, match="unknown solver argument 'max_iter'"):
+        settings(max_iter=20)
 
 
 @pytest.mark.parametrize(
