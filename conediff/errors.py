@@ -6,6 +6,9 @@ import sys
 import warnings
 from typing import Any
 
+# Packages whose lines are not the user's.
+_INSIDE = {"conediff", "conediff_torch", "conediff_tensorflow", "torch", "tensorflow", "keras"}
+
 
 class ConediffError(Exception):
     """Base class of the errors that conediff raises."""
@@ -66,12 +69,12 @@ class DegeneracyWarning(ConediffWarning):
 
 
 def warn(message: str, category: type[ConediffWarning]) -> None:
-    """Issue a warning that points at the first line outside of conediff and its adapters."""
+    """Issue a warning that points at the first line outside of conediff and the frameworks that call it."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
 
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] in ("conediff", "conediff_torch", "conediff_tensorflow")
+def _is_inside(module: str) -> bool:
+    return module.partition(".")[0] in _INSIDE

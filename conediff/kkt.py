@@ -25,6 +25,8 @@ from conediff.threads import Mapper
 REGULARISATION = 1e-9
 # What is added to it, as its multiple, where a pivot vanishes nevertheless.
 _MORE = (0.0, 1e2, 1e4, 1e6)
+# Below this an entry of S A or I - D is rounding.
+_ROUNDING = 1e-14
 # Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
@@ -121,6 +123,9 @@ class KKT:
         """Scale rows and columns by the root of their largest entry, once: Ruiz's first step."""
         order, starts = self._entries_by_row
         largest = np.maximum.reduceat(np.abs(values)[:, order], starts, axis=1)
+        # A row of S A and I - D that is all rounding (D has entries of about one) is not to be blown up.
+        n = self.pattern.structure.n
+        largest[:, n:][largest[:, n:] < _ROUNDING] = 1
         largest[largest == 0] = 1
         return 1 / np.sqrt(largest)
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
 from conediff.batch import Engine, StackSolution
+from conediff.dialects import constructor_arguments
 from conediff.layer_solution import LayerSolution
 from conediff.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.settings import Settings
@@ -37,7 +38,11 @@ class CvxpyLayer:
         Whether the problem is a geometric (log-log convex) program.
     solver_args : mapping, optional
         Defaults for every call: ``tol`` (1e-10), ``refine``, ``method``, ``threads``, ``on_failure``,
-        ``warm_start``, ``validate``, and the settings of SCS (``eps``, ``max_iters``, ...).
+        ``warm_start``, ``validate``, and the settings of SCS (``eps``, ``max_iters``, ...). Those of
+        cvxpylayers are translated: ``mode``, ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
+    solver, verbose, canon_backend, custom_method
+        As cvxpylayers takes them, for code that comes from there: SCS solves, whatever the solver (a warning
+        says so once); ``verbose`` is SCS's; the backend has no effect; a custom method is refused.
 
     Raises
     ------
@@ -46,7 +51,7 @@ class CvxpyLayer:
     ProblemError
         If the problem is not convex, or mixed-integer, or otherwise not supported.
     TypeError
-        If a solver argument is unknown.
+        If a solver argument is unknown, or an argument cannot be honoured.
     ValueError
         If ``parameters`` or ``variables`` are not the problem's.
 
@@ -69,13 +74,15 @@ class CvxpyLayer:
         variables: Sequence[Any],
         gp: bool = False,
         solver_args: Mapping[str, Any] | None = None,
+        *,
+        solver: str | None = None,
+        verbose: bool = False,
+        canon_backend: str | None = None,
+        custom_method: Any = None,
     ) -> None:
         from conediff.canonical import canonicalise
 
-        if not isinstance(gp, bool):
-            raise TypeError(
-                f"gp must be True or False, got {gp!r}; conediff solves with SCS, it takes no solver"
-            )
+        gp, solver_args = constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = Settings().updated(solver_args or {})
         self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
 

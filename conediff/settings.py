@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from conediff.derivative import METHODS
+from conediff.dialects import FOREIGN, translated
 from conediff.solver import SCS_SETTINGS, checked_settings
 
 ON_FAILURE = ("raise", "nan", "zero_grad")
@@ -57,7 +58,7 @@ class Settings:
             raise ValueError(f"on_failure must be one of {choices}, or a callable; got {self.on_failure!r}")
 
     def updated(self, changes: Mapping[str, Any]) -> Settings:
-        """Return these settings with some replaced; what is not ours is SCS's.
+        """Return these settings with some replaced; what is not ours is SCS's, or diffcp's.
 
         Raises
         ------
@@ -66,10 +67,12 @@ class Settings:
         ValueError
             If a value is out of range.
         """
+        changes = translated(changes)
         ours = {f.name for f in fields(self)} - {"scs"}
         unknown = sorted(set(changes) - ours - SCS_SETTINGS - {"eps"})
         if unknown:
             known = ", ".join(sorted(ours | SCS_SETTINGS | {"eps"}))
+            known += "; and those of cvxpylayers: " + ", ".join(sorted(FOREIGN))
             raise TypeError(f"unknown solver argument {unknown[0]!r}; the known ones are: {known}")
         mine = {name: value for name, value in changes.items() if name in ours}
         theirs = checked_settings({name: value for name, value in changes.items() if name not in ours})

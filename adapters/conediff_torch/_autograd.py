@@ -23,6 +23,7 @@ from conediff.layer import CvxpyLayer
 from conediff_torch import _handles
 from conediff_torch._legacy import unbatched
 from conediff_torch._levels import Dims, Inputs, lifted
+from conediff_torch._refusals import refuse_second
 from conediff_torch._solved import Solved
 
 Maybe = Sequence[Tensor | None]
@@ -77,7 +78,7 @@ class Solve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         """Pull the cotangents back."""
         *cotangents, second = grads
-        _refuse_second(second)
+        refuse_second(second)
         (handle,) = ctx.saved_tensors
         pulled: Maybe = [None] * sum(ctx.inputs.chosen)
         if any(cotangent is not None for cotangent in cotangents):
@@ -129,7 +130,7 @@ class Pull(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, second: Tensor | None, *cotangents: Tensor | None) -> Any:
         """Pull the changes of the cotangents back: the adjoint is linear."""
-        _refuse_second(second)
+        refuse_second(second)
         (handle,) = ctx.saved_tensors
         return apply(Pull, ctx.inputs, handle, *cotangents)
 
@@ -177,7 +178,7 @@ class Push(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, second: Tensor | None, *tangents: Tensor | None) -> Any:
         """Push the changes of the tangents forward: the derivative is linear."""
-        _refuse_second(second)
+        refuse_second(second)
         (handle,) = ctx.saved_tensors
         return apply(Push, ctx.inputs.restricted(tangents), handle, *(t for t in tangents if t is not None))
 
@@ -213,14 +214,6 @@ def _setup_linear(ctx: Any, inputs: tuple[Any, ...]) -> None:
 def _second(handle: Tensor, ctx: Any) -> Tensor | None:
     """Return what `Solve` refuses, if a second derivative goes back so far."""
     return torch.full_like(handle, torch.nan) if ctx.needs_input_grad[1] else None
-
-
-def _refuse_second(second: Tensor | None) -> None:
-    if second is not None:
-        raise NotImplementedError(
-            "second derivatives of the layer are not supported yet: its gradient can be differentiated with "
-            "respect to what it is multiplied with, but not with respect to the layer's parameters"
-        )
 
 
 def _in_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:

@@ -20,6 +20,7 @@ from conediff.maps import ParameterSpec
 from conediff_torch import _handles
 from conediff_torch._arrays import result_device, result_dtype
 from conediff_torch._levels import lifted
+from conediff_torch._refusals import refuse_graph_of_compiled_gradient, refuse_second, refuse_tangents
 from conediff_torch._solved import Solved
 
 _layers: weakref.WeakValueDictionary[int, CvxpyLayer] = weakref.WeakValueDictionary()
@@ -34,6 +35,7 @@ def solve(
     layer: CvxpyLayer, parameters: Sequence[Tensor], solver_args: Mapping[str, Any] | None
 ) -> tuple[Tensor, ...]:
     """Solve by the operator; what is written here torch.compile reads."""
+    refuse_tangents()  # as torch.compile sees it; the operators look again, for there torch.func hides it
     given = solver_args or {}
     # Numbers apart from the rest, so that a new value needs no new graph.
     floats = [value for value in given.values() if type(value) is float]
@@ -83,6 +85,7 @@ def _layer(number: int) -> CvxpyLayer:
 def _solve(
     parameters: Sequence[Tensor], layer: int, words: str, floats: Sequence[float], ints: Sequence[int]
 ) -> list[Tensor]:
+    refuse_tangents()
     given = _arguments(words, floats, ints)
     solved = Solved(_layer(layer), given, parameters, result_dtype(parameters), result_device(parameters))
     handle, _ = _handles.issue(solved)
@@ -130,6 +133,8 @@ def _pull(
     like: Sequence[Tensor],
     needed: Sequence[int],
 ) -> list[Tensor]:
+    refuse_tangents()
+    refuse_graph_of_compiled_gradient()
     every: list[Tensor | None] = [None] * (max(given) + 1)
     for k, cotangent in zip(given, cotangents, strict=True):
         every[k] = cotangent
@@ -170,7 +175,12 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> Any:
     return result, *ctx.rest
 
 
+def _refuse_backward(ctx: Any, grads: list[Tensor | None]) -> Any:
+    refuse_second()
+
+
 _solve.register_autograd(_backward, setup_context=_setup_context)
+_pull.register_autograd(_refuse_backward)
 
 
 @_solve.register_vmap

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from conediff.layer import CvxpyLayer
 from conediff_torch import _operator
 from conediff_torch._arrays import result_device, result_dtype
 from conediff_torch._autograd import Call, Solve, apply
+from conediff_torch._unread import unread
 
 
 def solve(
@@ -41,6 +42,8 @@ def solve(
         If a parameter is no tensor, or a solver argument is unknown.
     RuntimeError
         If the parameters are on different devices.
+    NotImplementedError
+        Under ``torch.jit.trace``; from derivatives, if a second one is asked for.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`.
 
@@ -58,10 +61,19 @@ def solve(
     for k, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
             _refuse(layer, k, parameter)
+    if torch.jit.is_tracing():
+        raise NotImplementedError("torch.jit.trace would keep the solution as a constant: use torch.export")
     tensors = [p if p.layout is torch.strided else p.to_dense() for p in parameters]
     if torch.compiler.is_compiling() or any(p.is_meta for p in tensors):
         return _operator.solve(layer, tensors, solver_args)
-    call = Call(layer, solver_args or {}, result_dtype(tensors), result_device(tensors))
+    return _solve_eagerly(layer, tensors, solver_args or {})
+
+
+@unread
+def _solve_eagerly(
+    layer: CvxpyLayer, tensors: Sequence[Tensor], solver_args: Mapping[str, Any]
+) -> tuple[Tensor, ...]:
+    call = Call(layer, solver_args, result_dtype(tensors), result_device(tensors))
     *values, _ = apply(Solve, call, *tensors)
     return tuple(values)
 

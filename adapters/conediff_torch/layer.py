@@ -27,6 +27,8 @@ class CvxpyLayer(torch.nn.Module):
         Whether the problem is a geometric program.
     solver_args : mapping, optional
         Defaults for every call; see `conediff.CvxpyLayer`.
+    **of_cvxpylayers
+        ``solver``, ``verbose``, ``canon_backend``, ``custom_method``; see `conediff.CvxpyLayer`.
 
     Raises
     ------
@@ -52,9 +54,11 @@ class CvxpyLayer(torch.nn.Module):
         variables: Sequence[Any],
         gp: bool = False,
         solver_args: Mapping[str, Any] | None = None,
+        **of_cvxpylayers: Any,
     ) -> None:
         super().__init__()
-        self._wrap(conediff.CvxpyLayer(problem, parameters, variables, gp=gp, solver_args=solver_args))
+        stated = problem, parameters, variables, gp, solver_args
+        self._wrap(conediff.CvxpyLayer(*stated, **of_cvxpylayers))
 
     def _wrap(self, layer: conediff.CvxpyLayer) -> None:
         self.numpy_layer = layer

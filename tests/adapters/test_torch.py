@@ -6,6 +6,7 @@ import doctest
 import gc
 import importlib
 import warnings
+from typing import ClassVar
 
 import cvxpy as cp
 import numpy as np
@@ -48,10 +49,16 @@ def tensors(*batch, grad=False, dtype=torch.float64):
     return [torch.tensor(v, dtype=dtype, requires_grad=grad) for v in QUADRATIC.values(batch)]
 
 
+@pytest.fixture
 def living():
-    """Count the solutions that something keeps."""
-    gc.collect()
-    return len(handles._tickets)
+    """Count the solutions of this test that something keeps."""
+    before = set(handles._tickets)
+
+    def count():
+        gc.collect()
+        return len(set(handles._tickets) - before)
+
+    return count
 
 
 # ---------------------------------------------------------------------- the contract
@@ -289,6 +296,73 @@ def test_complex_views_and_real_values_of_complex_parameters():
     assert real.grad.dtype == torch.float64
 
 
+def test_tensors_come_from_their_device_and_go_back(monkeypatch):
+    """The meta device stands for one that is not here; arrays are lent to its empty tensors."""
+    autograd = importlib.import_module("conediff_torch._autograd")
+    A, b, lam = tensors(2)
+    lent = {A.shape: A.numpy(), b.shape: b.numpy()}
+    read = []
+
+    def to_array(tensor):
+        read.append(tensor.device.type)
+        return lent.get(tensor.shape, np.ones(tensor.shape)) if tensor.is_meta else arrays.to_array(tensor)
+
+    monkeypatch.setattr(importlib.import_module("conediff_torch._solved"), "to_array", to_array)
+    there = [A.to("meta", torch.float32).requires_grad_(), b.to("meta").requires_grad_(), lam.sum()]
+    there[2].requires_grad_()
+    dtype, device = arrays.result_dtype(there), arrays.result_device(there)
+    call = autograd.Call(quadratic().numpy_layer, {}, dtype, device)
+
+    def solve(*values):
+        return autograd.apply(autograd.Solve, call, *values)
+
+    *outputs, handle = solve(*there)
+    assert handle.device.type == "cpu" and read == ["meta", "meta", "cpu"]
+    assert {(out.device.type, out.dtype) for out in outputs} == {("meta", torch.float64)}
+    grads = torch.autograd.grad(sum(out.sum() for out in outputs), there)
+    found = [(g.device.type, g.dtype, g.shape) for g in grads]
+    assert found == [(t.device.type, t.dtype, t.shape) for t in there]
+    A_m, b_m = A.to("meta"), b.to("meta")
+    x, pull = torch.func.vjp(lambda b: solve(A_m, b, lam)[0], b_m)
+    assert x.is_meta and pull(torch.empty_like(x))[0].is_meta
+    assert torch.func.jvp(lambda b: solve(A_m, b, lam)[0], (b_m,), (b_m,))[1].is_meta
+
+
+def test_values_are_read_on_the_cpu():
+    class Elsewhere(torch.Tensor):
+        """Lies on another device, and says which functions bring it here."""
+
+        calls: ClassVar[list[str]] = []
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            cls.calls.append(function.__name__)
+            assert function.__name__ != "numpy" or "cpu" in cls.calls, "read before it was copied"
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    tensor = torch.ones(3, dtype=torch.bfloat16).as_subclass(Elsewhere)
+    assert arrays.to_array(tensor).tolist() == [1, 1, 1] and "numpy" in Elsewhere.calls
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_round_trip_on_the_device_itself(device):
+    if not getattr(torch, "cuda" if device == "cuda" else "mps").is_available():
+        pytest.skip(f"no {device} device here")
+    dtype = torch.float32 if device == "mps" else torch.float64
+    here, values = tensors(2, grad=True, dtype=dtype), tensors(2, grad=True, dtype=dtype)
+    there = [value.detach().to(device).requires_grad_() for value in values]
+    layer = quadratic()
+    expected, outputs = layer(*here), layer(*there)
+    sum(out.sum() for out in expected).backward()
+    sum(out.sum() for out in outputs).backward()
+    for out, exact in zip(outputs, expected, strict=True):
+        assert out.device.type == device
+        torch.testing.assert_close(out.cpu(), exact)
+    for mine, other in zip(there, here, strict=True):
+        assert mine.grad.device.type == device
+        torch.testing.assert_close(mine.grad.cpu(), other.grad)
+
+
 def test_meta_tensors_give_shapes():
     A, b, lam = (v.to("meta") for v in tensors(2))
     assert [out.shape for out in quadratic()(A, b, lam)] == [(2, 3), (2,), (2, 3), (2,)]
@@ -298,7 +372,7 @@ def test_meta_tensors_give_shapes():
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_nothing_is_kept(context):
+def test_without_gradients_nothing_is_kept(living, context):
     with context():
         outputs = quadratic()(*tensors(2, grad=True))
         assert living() == 0
@@ -321,7 +395,7 @@ def test_only_what_is_needed_is_computed(monkeypatch):
     assert A.grad is None and b.grad is not None
 
 
-def test_the_solution_is_released_by_the_backward_pass():
+def test_the_solution_is_released_by_the_backward_pass(living):
     values = tensors(2, grad=True)
     loss = quadratic()(*values)[0].sum()
     assert living() == 1
@@ -349,7 +423,7 @@ def test_gradient_accumulation_and_hooks():
     assert calls == ["pre", "post", "back"] * 2
 
 
-def test_saved_tensor_hooks_may_copy():
+def test_saved_tensor_hooks_may_copy(living):
     values = tensors(2, grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), torch.from_numpy):
         x = quadratic()(*values)[0]
@@ -357,13 +431,22 @@ def test_saved_tensor_hooks_may_copy():
     assert values[0].grad is not None and living() == 0
 
 
-def test_failed_elements_do_not_spoil_others_in_a_scaled_loss():
+@pytest.mark.parametrize(("answer", "fill"), [("nan", np.nan), ("zero_grad", 0.0)])
+def test_what_a_loss_makes_of_failed_elements(answer, fill):
     stated, (p,) = contract.infeasible_in_row_one()
-    layer = ct.CvxpyLayer(*stated, solver_args={"on_failure": "zero_grad"})
+    layer = ct.CvxpyLayer(*stated, solver_args={"on_failure": answer})
     p_t = torch.tensor(p, requires_grad=True)
-    (x,) = layer(p_t)
-    x[torch.isfinite(x).all(-1)].sum().backward()
-    assert torch.allclose(p_t.grad, torch.tensor([[1.0, 1], [0, 0], [1, 1]], dtype=torch.float64))
+    for loss, row in (
+        (lambda x: x[torch.isfinite(x).all(-1)].sum(), 0.0),
+        (lambda x: x.nansum(), 0.0),
+        (lambda x: x.sum(), fill),
+    ):
+        (g,) = torch.autograd.grad(loss(layer(p_t)[0]), p_t)
+        torch.testing.assert_close(
+            g, torch.tensor([[1.0, 1], [row] * 2, [1, 1]], dtype=torch.float64), equal_nan=True
+        )
+    _, tangent = torch.func.jvp(layer, (p_t.detach(),), (torch.ones_like(p_t),))
+    assert torch.isfinite(tangent[0]).all(-1).tolist() == [True, False, True]
 
 
 # ---------------------------------------------------------------------- torch's own kinds of error
@@ -395,6 +478,20 @@ def test_errors_of_the_backward_pass_name_what_is_wrong():
         warnings.simplefilter("error", cd.DegeneracyWarning)
         with pytest.raises(cd.DegeneracyWarning, match="not differentiable"):
             layer(p_t)[0].backward()
+
+
+def test_warnings_point_at_the_users_line():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.abs(x - 1)), [x >= p]), [p], [x])
+    p_t = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        layer(p_t)[0].backward()
+        torch.func.grad(lambda p: layer(p)[0])(p_t)
+        torch.func.jvp(lambda p: layer(p)[0], (p_t,), (p_t,))
+        layer(p_t, solver_args={"refine": False, "eps": 1e-1})
+    ours = [w.filename for w in caught if issubclass(w.category, cd.ConediffWarning)]
+    assert ours == [__file__] * 4
 
 
 @pytest.mark.parametrize("name", ["layer", "functional"])

@@ -408,6 +408,12 @@ def test_operator_says_beforehand_what_it_returns(case):
     )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_traces_do_not_keep_a_solution_for_good():
+    with pytest.raises(NotImplementedError, match="torch.export"):
+        torch.jit.trace(net().layer, torch.ones(4), check_trace=False)
+
+
 @pytest.mark.slow
 def test_export():
     model, h = net(), data()

@@ -216,6 +216,14 @@ def test_the_gradient_is_linear_in_the_cotangent(values, f, J):
     close(vmap(grad(lambda t: w @ jvp(f, (b[0],), (t,))[1]))(b), (w @ J).expand(3, 4))
 
 
+def test_the_gradient_of_one_parameter_among_several_is_linear_too(layer, values):
+    A, b, lam = (v[0].clone().requires_grad_() for v in values)
+    w = values[0][0, 0].clone().requires_grad_()
+    _, g, _ = torch.autograd.grad(w @ layer(A, b, lam)[0], (A, b, lam), create_graph=True)
+    expected = jvp(lambda b: layer(A, b, lam)[0], (b.detach(),), (values[1][1],))[1]
+    close(torch.autograd.grad(g @ values[1][1], w)[0], expected.detach())
+
+
 def _twice(f, b):
     point = b.clone().requires_grad_()
     (g,) = torch.autograd.grad(f(point).sum(), point, create_graph=True)

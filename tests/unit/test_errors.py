@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
 
 import conediff as cd
+from conediff.errors import warn
 
 
 def degenerate():
@@ -20,6 +22,24 @@ def test_warnings_point_at_the_users_line():
         cd.solve_batch([degenerate()] * 2).derivative().vjp(np.ones((2, 2)) * [1, 2])
     assert [w.category for w in caught] == [cd.DegeneracyWarning] * 2
     assert all(w.filename == __file__ for w in caught)
+
+
+def test_lines_of_frameworks_are_not_the_users():
+    def source(name):
+        namespace = {"__name__": name}
+        exec(compile("def call(function):\n    function()\n", f"{name}.py", "exec"), namespace)
+        return namespace["call"]
+
+    for name in ("torch.autograd.graph", "keras.src.layers", "tensorflow.python.eager", "conediff_torch"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            inside = functools.partial(warn, "x", cd.AccuracyWarning)
+            source(name)(functools.partial(source("conediff.layer"), inside))
+        assert [w.filename for w in caught] == [__file__], name
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        source("torch_geometric.nn")(functools.partial(warn, "x", cd.AccuracyWarning))
+    assert [w.filename for w in caught] == ["torch_geometric.nn.py"]
 
 
 def test_one_base_class():
