@@ -66,12 +66,13 @@ class DegeneracyWarning(ConediffWarning):
 
 
 def warn(message: str, category: type[ConediffWarning]) -> None:
-    """Issue a warning that points at the first line outside of conediff and its adapters."""
+    """Issue a warning that points at the first line outside of conediff, its adapters and the frameworks."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_passed_over(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
 
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] in ("conediff", "conediff_torch", "conediff_tensorflow")
+def _is_passed_over(module: str) -> bool:
+    packages = ("conediff", "conediff_torch", "conediff_tensorflow", "torch", "tensorflow", "keras")
+    return module.partition(".")[0] in packages

@@ -350,6 +350,17 @@ def test_jacobians_leave_nothing_behind():
     assert sum(isinstance(o, cd.LayerSolution) for o in gc.get_objects()) <= before
 
 
+def test_warnings_point_at_the_users_line():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize((x - p) ** 2), [x >= 0]), [p], [x], single_output=True)
+    v = tf.Variable(0.0, dtype="float64")
+    with tf.GradientTape() as tape:
+        y = layer(v)
+    with pytest.warns(cd.DegeneracyWarning) as caught:
+        tape.gradient(y, v)
+    assert caught[0].filename == __file__
+
+
 def test_xla_says_what_to_do():
     with pytest.raises(tf.errors.InvalidArgumentError, match="pass_jit_compile_False"):
         tf.function(lambda a, b: LAYER(a, b), jit_compile=True, autograph=False)(A, B)

@@ -111,6 +111,15 @@ def test_bad_shapes_are_found_before_data(shapes, message):
             least_norm()(symbols)
 
 
+def test_none_is_no_value():
+    layer = least_norm()
+    for form in ((A, None), ([A, None],), ({"A": A, "b": None},)):
+        with pytest.raises(ValueError, match="a value must be provided for each parameter.* None for 'b'"):
+            layer(*form)
+    with pytest.raises(ValueError, match="a value must be provided for each parameter"):
+        projection()(None)
+
+
 def test_functional_and_subclassed_models():
     a, b = keras.Input((2, 3)), keras.Input((2,))
     (x,) = least_norm()(a, b)
@@ -232,11 +241,38 @@ def test_weights_leave_the_other_parameters_to_calls():
     assert model.output_shape == (None, 3)
 
 
-def test_unknown_weights():
-    with pytest.raises(ValueError, match="none of the parameters A, b"):
-        a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
-        problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
-        CvxpyLayer(problem, [a, b], [x], weights={cp.Parameter(2): "ones"})
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ({cp.Parameter(2): "ones"}, ValueError, "none of the parameters A, b"),
+        ({"c": "ones"}, ValueError, "none of the parameters A, b"),
+        (["b"], TypeError, "a mapping from parameters to initializers"),
+        ({"b": np.ones(3)}, ValueError, r"initial value of 'b' must have shape \(2,\), but has \(3,\)"),
+        ({"A": [1.0, 2.0, 3.0]}, ValueError, r"initial value of 'A' must have shape \(2, 3\)"),
+        ({"b": {"initializer": ["1", "2"]}}, TypeError, "initial value of 'b' must hold real numbers"),
+        ({"b": np.array([1, 1j])}, TypeError, "initial value of 'b' must hold real numbers"),
+        ({"b": "onez"}, ValueError, "onez"),
+    ],
+)
+def test_bad_weights(weights, error, message):
+    a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
+    with pytest.raises(error, match=message):
+        CvxpyLayer(problem, [a, b], [x], weights=weights)
+
+
+def test_complex_weights_are_refused():
+    """Else their imaginary parts would be left out without a word."""
+    x, p = cp.Variable(2, complex=True), cp.Parameter(2, complex=True, name="p")
+    with pytest.raises(ValueError, match="'p' is complex, but Keras's weights are real"):
+        CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x], weights={p: "ones"})
+
+
+@pytest.mark.parametrize("value", [0.5, [1.0, 2.0], np.array([1, 2]), tf.constant([1.0, 2.0])])
+def test_initial_values(value):
+    layer = least_norm(weights={"b": value})
+    for copied in (layer, CvxpyLayer.from_config(layer.get_config())):
+        np.testing.assert_array_equal(copied.get_weights()[0], np.broadcast_to(value, 2))
 
 
 def test_a_layer_learns_its_constraints():

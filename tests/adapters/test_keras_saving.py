@@ -156,12 +156,21 @@ def test_optimiser_state_and_checkpoints(tmp_path):
 
 
 def test_saved_model_is_refused(tmp_path):
-    model = model_of(rich_layer())
-    for export in (model.export, lambda path: tf.saved_model.save(model, path)):
-        with pytest.raises(
-            NotImplementedError, match=r"cannot be exported .* Use model.save\('model.keras'\)"
-        ):
+    """Also where Keras (before 3.14), or a function, hides the layer, and TensorFlow wraps the error."""
+    x, p = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x])
+    model, hidden = model_of(rich_layer()), tf.Module()
+    hidden.function = tf.function(lambda p: layer(p), [tf.TensorSpec((5, 2))], autograph=False)
+    for saved, export in ((model, model.export), (model, None), (hidden, None)):
+        export = export or (lambda path, saved=saved: tf.saved_model.save(saved, path))
+        with pytest.raises((NotImplementedError, ValueError)) as caught:
             export(str(tmp_path / "exported"))
+        error = caught.value
+        if isinstance(error, ValueError):
+            assert "conediff" in str(error)
+            error = error.__cause__
+        assert isinstance(error, NotImplementedError)
+        assert "cannot be exported" in str(error) and "Use model.save('model.keras')" in str(error)
 
 
 TRAIN = """
@@ -189,6 +198,43 @@ def test_torch_backend(tmp_path):
         "    x, p, h", "    import sys\n    assert 'tensorflow' not in sys.modules\n    x, p, h", 1
     )
     assert "done" in fresh(code, KERAS_BACKEND="torch")
+
+
+TORCH = """
+    import numpy as np, keras, torch, cvxpy as cp, conediff as cd
+    from conediff_tensorflow import CvxpyLayer
+    x, A, b = cp.Variable(3), cp.Parameter((2, 3)), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x == b])
+    layer, oracle = CvxpyLayer(problem, [A, b], [x]), cd.CvxpyLayer(problem, [A, b], [x])
+    rng = np.random.default_rng(0)
+    values, w = [rng.standard_normal((2, 3)), rng.standard_normal((4, 2))], rng.standard_normal((4, 3))
+    solution = oracle.solve(*values)
+    tensors = [torch.tensor(value, requires_grad=True) for value in values]
+    (y,) = layer(*tensors)
+    (y * torch.tensor(w)).sum().backward()
+    np.testing.assert_allclose(y.detach(), solution.values[0], rtol=1e-9)
+    for tensor, expected in zip(tensors, solution.vjp(w)):
+        np.testing.assert_allclose(tensor.grad, expected, rtol=1e-9, atol=1e-12)
+    for name in ("float16", "bfloat16", "float32", "float64"):
+        given = [torch.tensor(value, dtype=getattr(torch, name)) for value in values]
+        assert layer(*given)[0].dtype == given[0].dtype, name
+        (symbol,) = layer(keras.KerasTensor((2, 3), name), keras.KerasTensor((None, 2), name))
+        assert symbol.dtype == name
+    low = [torch.tensor(values[0], dtype=torch.float32), tensors[1]]
+    assert layer(*low)[0].dtype == torch.float64
+    assert CvxpyLayer(problem, [A, b], [x], dtype="float64")(*low)[0].dtype == torch.float64
+    try:
+        layer(tensors[0], torch.ones(3))
+    except ValueError as error:
+        assert "Invalid parameter shape" in str(error)
+        print("done")
+"""
+
+
+def test_torch_backend_against_oracle():
+    """Also float64, which Keras's own promotion takes down to float32 there."""
+    pytest.importorskip("torch")
+    assert "done" in fresh(TORCH, KERAS_BACKEND="torch")
 
 
 def test_other_backends_are_refused():
