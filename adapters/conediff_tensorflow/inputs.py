@@ -39,6 +39,8 @@ class Inputs:
         """Read ``weights={parameter: initializer, ...}``; keys are the problem's parameters, or names."""
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights must be a mapping from parameters to initializers, got {weights!r}")
+        if weights:
+            _check_distinct(specs)
         names = {spec.name: spec for spec in specs}
         own = {id(p): spec.name for p, spec in zip(parameters, specs, strict=True)}
         found = {}
@@ -74,12 +76,12 @@ class Inputs:
 
     def shapes(self, tree: Any) -> list[tuple[int | None, ...]]:
         """As `listed`, of shapes; a shape alone is that of the one parameter."""
-        if tree is None:
+        if tree is None or not (self.passed or keras.tree.flatten(tree)):
             return []
         if isinstance(tree, Mapping):
             return [tuple(shape) for shape in self._given(self._from_names(tree))]
         if _is_shape(tree):
-            return [tuple(tree)] if tree or self.passed else []
+            return [tuple(tree)]
         if len(tree) == 1 and not _is_shape(tree[0]):
             return self.shapes(tree[0])
         return [tuple(shape) for shape in self._given(tree)]
@@ -93,6 +95,7 @@ class Inputs:
         return list(items)
 
     def _from_names(self, items: Mapping[str, Any]) -> list[Any]:
+        _check_distinct(self.specs)
         if set(items) != set(self.passed):
             raise ValueError(f"expected values by the names {self.passed}, got {list(items)}")
         return [items[name] for name in self.passed]
@@ -110,6 +113,17 @@ class Inputs:
 
 def _is_shape(tree: Any) -> bool:
     return all(size is None or isinstance(size, (int, np.integer)) for size in tree)
+
+
+def _check_distinct(specs: Sequence[ParameterSpec]) -> None:
+    """Raise where a name would not tell which parameter is meant."""
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"more than one parameter is named {name!r}: give each a name of its own to use weights, or "
+                "calls by name"
+            )
 
 
 def _options(spec: ParameterSpec, value: Any) -> dict[str, Any]:

@@ -226,6 +226,16 @@ def test_an_eager_tape_inside_a_graph():
         close(pull(tf.constant(W)), GB)
 
 
+def test_a_tape_outlives_its_function():
+    function = tf.function(lambda a, b: LAYER(a, b), autograph=False)
+    with tf.GradientTape() as tape:
+        tape.watch(B)
+        x = function(A, B)
+    del function
+    gc.collect()
+    close(tape.gradient(x, B, W), GB)
+
+
 def test_only_what_is_needed(monkeypatch):
     asked = []
     original = cd.LayerSolution.vjp

@@ -112,12 +112,12 @@ def test_bad_shapes_are_found_before_data(shapes, message):
 
 
 def test_none_is_no_value():
-    layer = least_norm()
-    for form in ((A, None), ([A, None],), ({"A": A, "b": None},)):
-        with pytest.raises(ValueError, match="a value must be provided for each parameter.* None for 'b'"):
-            layer(*form)
-    with pytest.raises(ValueError, match="a value must be provided for each parameter"):
-        projection()(None)
+    layer, message = least_norm(), "a value must be provided for each parameter.* None for 'b'"
+    for values, shapes in (([A, None], [(2, 3), None]), ({"A": A, "b": None}, {"A": (2, 3), "b": None})):
+        with pytest.raises(ValueError, match=message):
+            layer.call(values)
+        with pytest.raises(ValueError, match=message):
+            layer.build(shapes)
 
 
 def test_functional_and_subclassed_models():
@@ -259,6 +259,25 @@ def test_bad_weights(weights, error, message):
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
     with pytest.raises(error, match=message):
         CvxpyLayer(problem, [a, b], [x], weights=weights)
+
+
+def test_all_parameters_may_be_weights():
+    layer = least_norm(weights={"A": A, "b": "ones"}, single_output=True)
+    for form in ((), ([],), ({},)):
+        assert layer(*form).shape == (3,)
+        assert layer.compute_output_shape(*form) == (3,)
+
+
+def test_names_tell_parameters_apart():
+    a, b, x = cp.Parameter(2, name="p"), cp.Parameter(2, name="p"), cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a + b)))
+    layer = CvxpyLayer(problem, [a, b], [x], single_output=True)
+    np.testing.assert_allclose(layer(np.ones(2), np.zeros(2)), np.ones(2), atol=1e-9)
+    message = "more than one parameter is named 'p'"
+    with pytest.raises(ValueError, match=message):
+        layer({"p": np.ones(2)})
+    with pytest.raises(ValueError, match=message):
+        CvxpyLayer(problem, [a, b], [x], weights={a: "ones"})
 
 
 def test_complex_weights_are_refused():
