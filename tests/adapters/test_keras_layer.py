@@ -139,6 +139,14 @@ def test_functional_and_subclassed_models():
     np.testing.assert_allclose(Model().predict([many, B], verbose=0), X, rtol=1e-4, atol=1e-5)
 
 
+def test_time_distributed():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, keras.layers.TimeDistributed(projection(single_output=True))(inputs))
+    assert model.output_shape == (None, 5, 4)
+    x = RNG.standard_normal((2, 5, 4)).astype("float32")
+    np.testing.assert_allclose(model.predict(x, verbose=0), x.clip(0), atol=1e-6)
+
+
 def test_batch_sizes_change():
     """One trace serves batches of every size; the static shape is kept as far as it is known."""
     traces = []
@@ -171,6 +179,23 @@ def test_tf_data():
 def test_dtype_is_the_inputs(dtype):
     z, *_ = projection()(tf.cast(RNG.standard_normal((3, 4)), dtype))
     assert z.dtype == dtype
+
+
+@pytest.mark.parametrize(("given", "real"), [("complex64", "float32"), ("complex128", "float64")])
+def test_complex_dtypes(given, real):
+    x, p = cp.Variable(2, complex=True), cp.Parameter(2, complex=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
+    layer = CvxpyLayer(problem, [p], [x, problem.objective])
+    value = tf.constant([1 + 2j, 3], given)
+    for function in (layer, tf.function(lambda p: layer(p), autograph=False)):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            outputs = function(value)
+            loss = tf.reduce_sum(tf.math.real(outputs[0]))
+        assert [output.dtype for output in outputs] == [given, real]
+        gradient = tape.gradient(loss, value)
+        assert gradient.dtype == given
+        np.testing.assert_allclose(gradient, np.ones(2), atol=1e-6)
 
 
 def test_policies():
@@ -227,6 +252,16 @@ def test_weights():
     expected = cd.CvxpyLayer.from_maps(layer._core.maps).solve(A.astype("float32"), np.ones(2, "float32"))
     for got, exact in zip(gradients, expected.vjp(np.ones(3)), strict=True):
         np.testing.assert_allclose(got, exact, rtol=1e-5)
+
+
+def test_frozen_weights_stay():
+    layer = least_norm(weights={"A": A}, single_output=True)
+    model = keras.Sequential([keras.layers.Dense(2), layer])
+    for trainable in (False, True):
+        layer.trainable = trainable
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(B, np.ones((5, 3)), verbose=0)
+        assert np.array_equal(layer.get_weights()[0], A.astype("float32")) is not trainable
 
 
 def test_weights_leave_the_other_parameters_to_calls():

@@ -21,7 +21,7 @@ keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras has another backend", allow_module_level=True)
 
-from conediff_tensorflow import CvxpyLayer, serial  # noqa: E402
+from conediff_tensorflow import CvxpyLayer, OptLayer, serial  # noqa: E402
 
 RNG = np.random.default_rng(2)
 
@@ -122,6 +122,45 @@ def test_dtype_rules_survive(dtype):
     again = CvxpyLayer.from_config(layer.get_config())
     outputs = [one(B.astype("float64"), R)[0].dtype for one in (layer, again)]
     assert outputs[0] == outputs[1] == {None: "float64", "mixed_float16": "float16"}.get(dtype, dtype)
+
+
+def test_nested_and_shared(tmp_path):
+    """One layer, called twice in a model, which is called in another; by position, list and name."""
+    A, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x == b])
+    layer = CvxpyLayer(problem, [A, b], [x], single_output=True)
+    first, second = keras.Input((2, 3)), keras.Input((2,))
+    outputs = layer(first, second) + layer({"A": first, "b": 2 * second}, solver_args={"tol": 1e-9})
+    inner = keras.Model([first, second], outputs - layer([first, second]))
+    outer_input = keras.Input((2, 3))
+    model = keras.Model(outer_input, inner([outer_input, outer_input[:, :, 0]]))
+    data = RNG.standard_normal((4, 2, 3)).astype("float32")
+    expected = model.predict(data, verbose=0)
+    alone = layer(data, 2 * data[:, :, 0])
+    np.testing.assert_allclose(expected, alone, rtol=1e-3, atol=1e-4)
+    model.save(tmp_path / "m.keras")
+    for again in (
+        keras.saving.load_model(tmp_path / "m.keras"),
+        keras.models.clone_model(model),
+        keras.models.model_from_json(model.to_json()),
+    ):
+        np.testing.assert_array_equal(again.predict(data, verbose=0), expected)
+
+
+def test_opt_layer_comes_back(tmp_path):
+    z, x, h = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    inequalities = [lambda z, x, h: h - z]
+    objective = lambda z, x, h: cp.sum_squares(z - x)  # noqa: E731
+    settings = {"tol": np.float32(1e-8), "threads": np.int64(1)}
+    layer = OptLayer([z], [x, h], objective, inequalities, weights={h: "ones"}, name="opt", **settings)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.set_weights([np.array([0.5, -0.5])])
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    (loaded,) = again.layers
+    assert type(loaded) is OptLayer and loaded.name == "opt"
+    assert loaded.get_config()["solver_args"] == {"tol": pytest.approx(1e-8), "threads": 1}
+    np.testing.assert_array_equal(again(-B[:, :2]), model(-B[:, :2]))
 
 
 def test_clone_pickle_and_weights(tmp_path):
