@@ -145,6 +145,12 @@ def test_second_derivatives_are_refused(second, run):
         run(second)(A, B)
 
 
+def test_refused_second_derivatives_have_their_shapes():
+    """So that a graph around them can be traced, and it is the refusal that one meets."""
+    traced = tf.function(_twice, autograph=False).get_concrete_function(A, B)
+    assert [output.shape.as_list() for output in traced.outputs] == [[4, 2]]
+
+
 def test_second_derivatives_through_a_graph_are_refused():
     with tf.GradientTape() as outer:
         outer.watch([A, B])
@@ -226,6 +232,21 @@ def test_an_eager_tape_inside_a_graph():
         close(pull(tf.constant(W)), GB)
 
 
+def test_an_eager_tape_inside_a_nested_graph():
+    """The outermost graph is the owner: the inner one is gone once it is traced."""
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(B)
+        x = LAYER(A, B)
+
+    def outer(w):
+        return tf.function(lambda w: tape.gradient(x, B, w), autograph=False)(w)
+
+    pull = tf.function(outer, autograph=False).get_concrete_function(tf.TensorSpec((4, 3), tf.float64))
+    del tape, x
+    gc.collect()
+    close(pull(tf.constant(W)), GB)
+
+
 def test_a_tape_outlives_its_function():
     function = tf.function(lambda a, b: LAYER(a, b), autograph=False)
     with tf.GradientTape() as tape:
@@ -259,6 +280,15 @@ def test_only_what_is_needed(monkeypatch):
 
     close(in_graph(constant_matrix)(B), GB)
     assert asked[1:] == [[False, True]]
+
+    def whole_numbers(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            x = LAYER(a, b)
+        return tape.gradient(x, a)
+
+    in_graph(whole_numbers)(A, tf.constant([[1, 2]]))
+    assert asked[2:] == [[True, False]]
 
 
 def test_integers_have_no_gradient():

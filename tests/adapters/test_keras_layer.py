@@ -296,6 +296,24 @@ def test_bad_weights(weights, error, message):
         CvxpyLayer(problem, [a, b], [x], weights=weights)
 
 
+@pytest.mark.parametrize("kind", ["serialized", "None"])
+def test_options_of_weights(kind):
+    ones = keras.initializers.serialize(keras.initializers.Ones())
+    layer = least_norm(
+        weights={"b": ones if kind == "serialized" else {"initializer": "ones", "regularizer": None}}
+    )
+    again = CvxpyLayer.from_config(layer.get_config())
+    assert again.get_weights()[0].tolist() == [1, 1] and again.get_config() == layer.get_config()
+
+
+def test_solver_args_are_the_layers_own():
+    given = {"tol": 1e-8}
+    layer = least_norm(solver_args=given)
+    given["tol"] = 1e-3
+    layer(A, B, solver_args={"tol": 1e-6})
+    assert layer.get_config()["solver_args"] == {"tol": 1e-8}
+
+
 def test_all_parameters_may_be_weights():
     layer = least_norm(weights={"A": A, "b": "ones"}, single_output=True)
     for form in ((), ([],), ({},)):
@@ -370,6 +388,8 @@ def test_opt_layer():
     z, x = cp.Variable(2), cp.Parameter(2)
     layer = OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z], name="opt", tol=1e-9)
     assert layer.name == "opt"
+    other = OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), dtype="float64", trainable=False)
+    assert other(np.ones(2, "float32")).dtype == "float64" and not other.trainable
     np.testing.assert_allclose(layer(np.array([1.0, -1.0])), [1, 0], atol=1e-8)
     w = cp.Variable(2)
     pair = OptLayer([z, w], [x], lambda z, w, x: cp.sum_squares(z - x) + cp.sum_squares(w))
