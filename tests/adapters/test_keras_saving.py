@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 
@@ -114,6 +116,13 @@ def test_arrays_without_pickle():
     text = serial.encode(maps)
     assert serial.encode(serial.decode(json.loads(json.dumps(text)))) == text
     assert serial.encode(maps) == text
+
+
+def test_a_pickle_inside_is_refused():
+    text, file = serial.encode(rich_layer()._core.maps), io.BytesIO()
+    np.savez(file, **{"dual.0.0.data": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        serial.decode({**text, "arrays": base64.b64encode(file.getvalue()).decode()})
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "float64", "mixed_float16"])
