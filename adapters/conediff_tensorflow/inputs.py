@@ -37,14 +37,18 @@ class Inputs:
         cls, specs: Sequence[ParameterSpec], parameters: Sequence[Any], weights: Mapping[Any, Any]
     ) -> Inputs:
         """Read ``weights={parameter: initializer, ...}``; keys are the problem's parameters, or names."""
-        names = {spec.name for spec in specs}
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights must be a mapping from parameters to initializers, got {weights!r}")
+        if weights:
+            _check_distinct(specs)
+        names = {spec.name: spec for spec in specs}
         own = {id(p): spec.name for p, spec in zip(parameters, specs, strict=True)}
         found = {}
         for key, value in weights.items():
             name = key if isinstance(key, str) else own.get(id(key))
             if name not in names:
                 raise ValueError(f"weights: {key!r} is none of the parameters {', '.join(sorted(names))}")
-            found[name] = _options(value)
+            found[name] = _options(names[name], value)
         return cls(tuple(specs), found)
 
     @property
@@ -66,23 +70,32 @@ class Inputs:
     def listed(self, inputs: Sequence[Any]) -> list[Any]:
         """Bring ``layer(A, b)``, ``layer([A, b])`` and ``layer({"A": A, "b": b})`` into one form."""
         if len(inputs) != 1 or not isinstance(inputs[0], (list, tuple, Mapping)):
-            return list(inputs)
+            return self._given(inputs)
         (inner,) = inputs
-        return self._from_names(inner) if isinstance(inner, Mapping) else list(inner)
+        return self._given(self._from_names(inner) if isinstance(inner, Mapping) else inner)
 
     def shapes(self, tree: Any) -> list[tuple[int | None, ...]]:
         """As `listed`, of shapes; a shape alone is that of the one parameter."""
-        if tree is None:
+        if tree is None or not (self.passed or keras.tree.flatten(tree)):
             return []
         if isinstance(tree, Mapping):
-            return [tuple(shape) for shape in self._from_names(tree)]
+            return [tuple(shape) for shape in self._given(self._from_names(tree))]
         if _is_shape(tree):
-            return [tuple(tree)] if tree or self.passed else []
+            return [tuple(tree)]
         if len(tree) == 1 and not _is_shape(tree[0]):
             return self.shapes(tree[0])
-        return [tuple(shape) for shape in tree]
+        return [tuple(shape) for shape in self._given(tree)]
+
+    def _given(self, items: Sequence[Any]) -> list[Any]:
+        for name, item in zip(self.passed, items, strict=False):
+            if item is None:
+                raise ValueError(
+                    f"a value must be provided for each parameter that is no weight: got None for {name!r}"
+                )
+        return list(items)
 
     def _from_names(self, items: Mapping[str, Any]) -> list[Any]:
+        _check_distinct(self.specs)
         if set(items) != set(self.passed):
             raise ValueError(f"expected values by the names {self.passed}, got {list(items)}")
         return [items[name] for name in self.passed]
@@ -102,11 +115,39 @@ def _is_shape(tree: Any) -> bool:
     return all(size is None or isinstance(size, (int, np.integer)) for size in tree)
 
 
-def _options(value: Any) -> dict[str, Any]:
+def _check_distinct(specs: Sequence[ParameterSpec]) -> None:
+    """Raise where a name would not tell which parameter is meant."""
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"more than one parameter is named {name!r}: give each a name of its own to use weights, or "
+                "calls by name"
+            )
+
+
+def _options(spec: ParameterSpec, value: Any) -> dict[str, Any]:
     """Read an initializer, an array, or the keyword arguments of ``add_weight``."""
+    if spec.complex:
+        raise ValueError(
+            f"weights: {spec.name!r} is complex, but Keras's weights are real: pass its values to calls"
+        )
     serialized = isinstance(value, Mapping) and "class_name" in value
     options = dict(value) if isinstance(value, Mapping) and not serialized else {"initializer": value}
     start = options.get("initializer")
     if start is not None and not isinstance(start, (str, Mapping)) and not callable(start):
-        options["initializer"] = keras.initializers.Constant(np.asarray(start).tolist())
+        options["initializer"] = keras.initializers.Constant(_initial(spec, start))
     return {key: _PARTS[key].get(item) if key in _PARTS else item for key, item in options.items()}
+
+
+def _initial(spec: ParameterSpec, value: Any) -> Any:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(
+            f"weights: the initial value of {spec.name!r} must hold real numbers, but has dtype {array.dtype}"
+        )
+    if array.shape not in ((), spec.shape):
+        raise ValueError(
+            f"weights: the initial value of {spec.name!r} must have shape {spec.shape}, but has {array.shape}"
+        )
+    return array.tolist()

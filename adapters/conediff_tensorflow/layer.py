@@ -183,7 +183,10 @@ class CvxpyLayer(keras.layers.Layer):
         names = [keras.backend.standardize_dtype(item.dtype) for item in passed]
         reals = {"complex64": "float32", "complex128": "float64"}
         floating = [reals.get(name, name) for name in names if name in reals or "float" in name]
-        real = keras.backend.result_type(*floating) if floating else self.compute_dtype
+        if "float64" in floating:
+            real = "float64"  # which Keras itself takes down to float32 on the torch backend
+        else:
+            real = keras.backend.result_type(*floating) if floating else self.compute_dtype
         wide = "complex128" if real == "float64" else "complex64"
         return [wide if spec.complex else real for spec in self._core.outputs]
 
@@ -215,11 +218,7 @@ class CvxpyLayer(keras.layers.Layer):
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
         """Refuse to go into a SavedModel, which holds graphs and no Python."""
         if save_type == "savedmodel":
-            raise NotImplementedError(
-                f"{self.name} cannot be exported as a SavedModel: its solver runs in Python, which a "
-                "SavedModel cannot hold. Use model.save('model.keras') and keras.saving.load_model instead; "
-                "the loaded model needs conediff, but neither cvxpy nor pickle"
-            )
+            raise NotImplementedError(serial.NO_SAVED_MODEL.format(self.name))
         return super()._trackable_children(save_type, **kwargs)
 
 

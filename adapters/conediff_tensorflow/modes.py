@@ -10,6 +10,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
 
+from .serial import NO_SAVED_MODEL
+
 Tensors = Sequence[tf.Tensor]
 Gradient = Callable[[Tensors, Tensors, Tensors], Sequence["tf.Tensor | None"]]
 # XLA cannot compile these operations, and says so by their names.
@@ -73,7 +75,13 @@ def _eager(run: Callable[..., list[Any]], inputs: Tensors, gradient: Gradient | 
 def _registered(gradient: Gradient) -> str:
     """Register a gradient for who differentiates a graph from outside; tapes inside have their record."""
     name = f"Conediff{next(_numbers)}"
-    tf.RegisterGradient(name)(lambda op, *cotangents: gradient(op.inputs, op.outputs, cotangents))
+
+    def differentiate(op: Any, *cotangents: Any) -> Any:
+        if op is None:  # So TensorFlow traces gradients that are to go into a SavedModel.
+            raise NotImplementedError(NO_SAVED_MODEL.format("a conediff layer"))
+        return gradient(op.inputs, op.outputs, cotangents)
+
+    tf.RegisterGradient(name)(differentiate)
     return name
 
 

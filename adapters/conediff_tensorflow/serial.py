@@ -11,6 +11,12 @@ import numpy as np
 
 from conediff.maps import ProblemMaps
 
+NO_SAVED_MODEL = (
+    "{} cannot be exported as a SavedModel: its solver runs in Python, which a SavedModel cannot hold. Use "
+    "model.save('model.keras') and keras.saving.load_model instead; the loaded model needs conediff, but "
+    "neither cvxpy nor pickle"
+)
+
 
 def encode(maps: ProblemMaps) -> dict[str, Any]:
     """Return the maps as what JSON can hold: a header, and the arrays as a compressed npz file in base64."""

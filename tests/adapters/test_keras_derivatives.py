@@ -226,6 +226,34 @@ def test_an_eager_tape_inside_a_graph():
         close(pull(tf.constant(W)), GB)
 
 
+def test_an_eager_tape_inside_a_nested_graph():
+    """Also when the inner function, the tape and the output are gone."""
+
+    def begin():
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(B)
+            x = LAYER(A, B)
+
+        def outer(w):
+            return tf.function(lambda w: tape.gradient(x, B, w), autograph=False)(w)
+
+        return tf.function(outer, autograph=False).get_concrete_function(tf.TensorSpec((4, 3), tf.float64))
+
+    pull = begin()
+    gc.collect()
+    close(pull(tf.constant(W)), GB)
+
+
+def test_a_tape_outlives_its_function():
+    function = tf.function(lambda a, b: LAYER(a, b), autograph=False)
+    with tf.GradientTape() as tape:
+        tape.watch(B)
+        x = function(A, B)
+    del function
+    gc.collect()
+    close(tape.gradient(x, B, W), GB)
+
+
 def test_only_what_is_needed(monkeypatch):
     asked = []
     original = cd.LayerSolution.vjp
@@ -249,6 +277,15 @@ def test_only_what_is_needed(monkeypatch):
 
     close(in_graph(constant_matrix)(B), GB)
     assert asked[1:] == [[False, True]]
+
+    def whole_numbers(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch(a)
+            x = LAYER(a, b)
+        return tape.gradient(x, a)
+
+    in_graph(whole_numbers)(A, tf.constant([[1, 2]]))
+    assert asked[2:] == [[True, False]]
 
 
 def test_integers_have_no_gradient():
@@ -348,6 +385,17 @@ def test_jacobians_leave_nothing_behind():
         step()
     gc.collect()
     assert sum(isinstance(o, cd.LayerSolution) for o in gc.get_objects()) <= before
+
+
+def test_warnings_point_at_the_users_line():
+    x, p = cp.Variable(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize((x - p) ** 2), [x >= 0]), [p], [x], single_output=True)
+    v = tf.Variable(0.0, dtype="float64")
+    with tf.GradientTape() as tape:
+        y = layer(v)
+    with pytest.warns(cd.DegeneracyWarning) as caught:
+        tape.gradient(y, v)
+    assert caught[0].filename == __file__
 
 
 def test_xla_says_what_to_do():

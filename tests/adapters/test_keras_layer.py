@@ -111,6 +111,15 @@ def test_bad_shapes_are_found_before_data(shapes, message):
             least_norm()(symbols)
 
 
+def test_none_is_no_value():
+    layer, message = least_norm(), "a value must be provided for each parameter.* None for 'b'"
+    for values, shapes in (([A, None], [(2, 3), None]), ({"A": A, "b": None}, {"A": (2, 3), "b": None})):
+        with pytest.raises(ValueError, match=message):
+            layer.call(values)
+        with pytest.raises(ValueError, match=message):
+            layer.build(shapes)
+
+
 def test_functional_and_subclassed_models():
     a, b = keras.Input((2, 3)), keras.Input((2,))
     (x,) = least_norm()(a, b)
@@ -128,6 +137,14 @@ def test_functional_and_subclassed_models():
             return self.layer(inputs)[0]
 
     np.testing.assert_allclose(Model().predict([many, B], verbose=0), X, rtol=1e-4, atol=1e-5)
+
+
+def test_time_distributed():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, keras.layers.TimeDistributed(projection(single_output=True))(inputs))
+    assert model.output_shape == (None, 5, 4)
+    x = RNG.standard_normal((2, 5, 4)).astype("float32")
+    np.testing.assert_allclose(model.predict(x, verbose=0), x.clip(0), atol=1e-6)
 
 
 def test_batch_sizes_change():
@@ -162,6 +179,23 @@ def test_tf_data():
 def test_dtype_is_the_inputs(dtype):
     z, *_ = projection()(tf.cast(RNG.standard_normal((3, 4)), dtype))
     assert z.dtype == dtype
+
+
+@pytest.mark.parametrize(("given", "real"), [("complex64", "float32"), ("complex128", "float64")])
+def test_complex_dtypes(given, real):
+    x, p = cp.Variable(2, complex=True), cp.Parameter(2, complex=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
+    layer = CvxpyLayer(problem, [p], [x, problem.objective])
+    value = tf.constant([1 + 2j, 3], given)
+    for function in (layer, tf.function(lambda p: layer(p), autograph=False)):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            outputs = function(value)
+            loss = tf.reduce_sum(tf.math.real(outputs[0]))
+        assert [output.dtype for output in outputs] == [given, real]
+        gradient = tape.gradient(loss, value)
+        assert gradient.dtype == given
+        np.testing.assert_allclose(gradient, np.ones(2), atol=1e-6)
 
 
 def test_policies():
@@ -220,6 +254,16 @@ def test_weights():
         np.testing.assert_allclose(got, exact, rtol=1e-5)
 
 
+def test_frozen_weights_stay():
+    layer = least_norm(weights={"A": A}, single_output=True)
+    model = keras.Sequential([keras.layers.Dense(2), layer])
+    for trainable in (False, True):
+        layer.trainable = trainable
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(B, np.ones((5, 3)), verbose=0)
+        assert np.array_equal(layer.get_weights()[0], A.astype("float32")) is not trainable
+
+
 def test_weights_leave_the_other_parameters_to_calls():
     layer = least_norm(weights={"A": {"initializer": A, "trainable": False}}, single_output=True)
     assert not layer.trainable_weights and len(layer.non_trainable_weights) == 1
@@ -232,11 +276,75 @@ def test_weights_leave_the_other_parameters_to_calls():
     assert model.output_shape == (None, 3)
 
 
-def test_unknown_weights():
-    with pytest.raises(ValueError, match="none of the parameters A, b"):
-        a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
-        problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
-        CvxpyLayer(problem, [a, b], [x], weights={cp.Parameter(2): "ones"})
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ({cp.Parameter(2): "ones"}, ValueError, "none of the parameters A, b"),
+        ({"c": "ones"}, ValueError, "none of the parameters A, b"),
+        (["b"], TypeError, "a mapping from parameters to initializers"),
+        ({"b": np.ones(3)}, ValueError, r"initial value of 'b' must have shape \(2,\), but has \(3,\)"),
+        ({"A": [1.0, 2.0, 3.0]}, ValueError, r"initial value of 'A' must have shape \(2, 3\)"),
+        ({"b": {"initializer": ["1", "2"]}}, TypeError, "initial value of 'b' must hold real numbers"),
+        ({"b": np.array([1, 1j])}, TypeError, "initial value of 'b' must hold real numbers"),
+        ({"b": "onez"}, ValueError, "onez"),
+    ],
+)
+def test_bad_weights(weights, error, message):
+    a, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [a @ x == b])
+    with pytest.raises(error, match=message):
+        CvxpyLayer(problem, [a, b], [x], weights=weights)
+
+
+@pytest.mark.parametrize("kind", ["serialized", "None"])
+def test_options_of_weights(kind):
+    ones = keras.initializers.serialize(keras.initializers.Ones())
+    layer = least_norm(
+        weights={"b": ones if kind == "serialized" else {"initializer": "ones", "regularizer": None}}
+    )
+    again = CvxpyLayer.from_config(layer.get_config())
+    assert again.get_weights()[0].tolist() == [1, 1] and again.get_config() == layer.get_config()
+
+
+def test_solver_args_are_the_layers_own():
+    given = {"tol": 1e-8}
+    layer = least_norm(solver_args=given)
+    given["tol"] = 1e-3
+    layer(A, B, solver_args={"tol": 1e-6})
+    assert layer.get_config()["solver_args"] == {"tol": 1e-8}
+
+
+def test_all_parameters_may_be_weights():
+    layer = least_norm(weights={"A": A, "b": "ones"}, single_output=True)
+    for form in ((), ([],), ({},)):
+        assert layer(*form).shape == (3,)
+        assert layer.compute_output_shape(*form) == (3,)
+
+
+def test_names_tell_parameters_apart():
+    a, b, x = cp.Parameter(2, name="p"), cp.Parameter(2, name="p"), cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a + b)))
+    layer = CvxpyLayer(problem, [a, b], [x], single_output=True)
+    np.testing.assert_allclose(layer(np.ones(2), np.zeros(2)), np.ones(2), atol=1e-9)
+    message = "more than one parameter is named 'p'"
+    with pytest.raises(ValueError, match=message):
+        layer({"p": np.ones(2)})
+    with pytest.raises(ValueError, match=message):
+        CvxpyLayer(problem, [a, b], [x], weights={a: "ones"})
+
+
+def test_complex_weights_are_refused():
+    """Else their imaginary parts would be left out without a word."""
+    x, p = cp.Variable(2, complex=True), cp.Parameter(2, complex=True, name="p")
+    with pytest.raises(ValueError, match="'p' is complex, but Keras's weights are real"):
+        CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x], weights={p: "ones"})
+
+
+@pytest.mark.parametrize("value", [0.5, [1.0, 2.0], np.array([1, 2]), tf.constant([1.0, 2.0])])
+def test_initial_values(value):
+    layer = least_norm(weights={"b": value})
+    for copied in (layer, CvxpyLayer.from_config(layer.get_config())):
+        np.testing.assert_array_equal(copied.get_weights()[0], np.broadcast_to(value, 2))
 
 
 def test_a_layer_learns_its_constraints():
@@ -280,6 +388,8 @@ def test_opt_layer():
     z, x = cp.Variable(2), cp.Parameter(2)
     layer = OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z], name="opt", tol=1e-9)
     assert layer.name == "opt"
+    other = OptLayer([z], [x], lambda z, x: cp.sum_squares(z - x), dtype="float64", trainable=False)
+    assert other(np.ones(2, "float32")).dtype == "float64" and not other.trainable
     np.testing.assert_allclose(layer(np.array([1.0, -1.0])), [1, 0], atol=1e-8)
     w = cp.Variable(2)
     pair = OptLayer([z, w], [x], lambda z, w, x: cp.sum_squares(z - x) + cp.sum_squares(w))

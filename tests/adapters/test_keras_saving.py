@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 
@@ -21,7 +23,7 @@ keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras has another backend", allow_module_level=True)
 
-from conediff_tensorflow import CvxpyLayer, serial  # noqa: E402
+from conediff_tensorflow import CvxpyLayer, OptLayer, serial  # noqa: E402
 
 RNG = np.random.default_rng(2)
 
@@ -116,12 +118,58 @@ def test_arrays_without_pickle():
     assert serial.encode(maps) == text
 
 
+def test_a_pickle_inside_is_refused():
+    text, file = serial.encode(rich_layer()._core.maps), io.BytesIO()
+    np.savez(file, **{"dual.0.0.data": np.array([{}], dtype=object)})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        serial.decode({**text, "arrays": base64.b64encode(file.getvalue()).decode()})
+
+
 @pytest.mark.parametrize("dtype", [None, "float32", "float64", "mixed_float16"])
 def test_dtype_rules_survive(dtype):
     layer = rich_layer(dtype=dtype)
     again = CvxpyLayer.from_config(layer.get_config())
     outputs = [one(B.astype("float64"), R)[0].dtype for one in (layer, again)]
     assert outputs[0] == outputs[1] == {None: "float64", "mixed_float16": "float16"}.get(dtype, dtype)
+
+
+def test_nested_and_shared(tmp_path):
+    """One layer, called twice in a model, which is called in another; by position, list and name."""
+    A, b, x = cp.Parameter((2, 3), name="A"), cp.Parameter(2, name="b"), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x == b])
+    layer = CvxpyLayer(problem, [A, b], [x], single_output=True)
+    first, second = keras.Input((2, 3)), keras.Input((2,))
+    outputs = layer(first, second) + layer({"A": first, "b": 2 * second}, solver_args={"tol": 1e-9})
+    inner = keras.Model([first, second], outputs - layer([first, second]))
+    outer_input = keras.Input((2, 3))
+    model = keras.Model(outer_input, inner([outer_input, outer_input[:, :, 0]]))
+    data = RNG.standard_normal((4, 2, 3)).astype("float32")
+    expected = model.predict(data, verbose=0)
+    alone = layer(data, 2 * data[:, :, 0])
+    np.testing.assert_allclose(expected, alone, rtol=1e-3, atol=1e-4)
+    model.save(tmp_path / "m.keras")
+    for again in (
+        keras.saving.load_model(tmp_path / "m.keras"),
+        keras.models.clone_model(model),
+        keras.models.model_from_json(model.to_json()),
+    ):
+        np.testing.assert_array_equal(again.predict(data, verbose=0), expected)
+
+
+def test_opt_layer_comes_back(tmp_path):
+    z, x, h = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    inequalities = [lambda z, x, h: h - z]
+    objective = lambda z, x, h: cp.sum_squares(z - x)  # noqa: E731
+    settings = {"tol": np.float32(1e-8), "threads": np.int64(1)}
+    layer = OptLayer([z], [x, h], objective, inequalities, weights={h: "ones"}, name="opt", **settings)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.set_weights([np.array([0.5, -0.5])])
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    (loaded,) = again.layers
+    assert type(loaded) is OptLayer and loaded.name == "opt"
+    assert loaded.get_config()["solver_args"] == {"tol": pytest.approx(1e-8), "threads": 1}
+    np.testing.assert_array_equal(again(-B[:, :2]), model(-B[:, :2]))
 
 
 def test_clone_pickle_and_weights(tmp_path):
@@ -156,12 +204,21 @@ def test_optimiser_state_and_checkpoints(tmp_path):
 
 
 def test_saved_model_is_refused(tmp_path):
-    model = model_of(rich_layer())
-    for export in (model.export, lambda path: tf.saved_model.save(model, path)):
-        with pytest.raises(
-            NotImplementedError, match=r"cannot be exported .* Use model.save\('model.keras'\)"
-        ):
+    """Also where Keras (before 3.14), or a function, hides the layer, and TensorFlow wraps the error."""
+    x, p = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p))), [p], [x])
+    model, hidden = model_of(rich_layer()), tf.Module()
+    hidden.function = tf.function(lambda p: layer(p), [tf.TensorSpec((5, 2))], autograph=False)
+    for saved, export in ((model, model.export), (model, None), (hidden, None)):
+        export = export or (lambda path, saved=saved: tf.saved_model.save(saved, path))
+        with pytest.raises((NotImplementedError, ValueError)) as caught:
             export(str(tmp_path / "exported"))
+        error = caught.value
+        if isinstance(error, ValueError):
+            assert "conediff" in str(error)
+            error = error.__cause__
+        assert isinstance(error, NotImplementedError)
+        assert "cannot be exported" in str(error) and "Use model.save('model.keras')" in str(error)
 
 
 TRAIN = """
@@ -189,6 +246,43 @@ def test_torch_backend(tmp_path):
         "    x, p, h", "    import sys\n    assert 'tensorflow' not in sys.modules\n    x, p, h", 1
     )
     assert "done" in fresh(code, KERAS_BACKEND="torch")
+
+
+TORCH = """
+    import numpy as np, keras, torch, cvxpy as cp, conediff as cd
+    from conediff_tensorflow import CvxpyLayer
+    x, A, b = cp.Variable(3), cp.Parameter((2, 3)), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [A @ x == b])
+    layer, oracle = CvxpyLayer(problem, [A, b], [x]), cd.CvxpyLayer(problem, [A, b], [x])
+    rng = np.random.default_rng(0)
+    values, w = [rng.standard_normal((2, 3)), rng.standard_normal((4, 2))], rng.standard_normal((4, 3))
+    solution = oracle.solve(*values)
+    tensors = [torch.tensor(value, requires_grad=True) for value in values]
+    (y,) = layer(*tensors)
+    (y * torch.tensor(w)).sum().backward()
+    np.testing.assert_allclose(y.detach(), solution.values[0], rtol=1e-9)
+    for tensor, expected in zip(tensors, solution.vjp(w)):
+        np.testing.assert_allclose(tensor.grad, expected, rtol=1e-9, atol=1e-12)
+    for name in ("float16", "bfloat16", "float32", "float64"):
+        given = [torch.tensor(value, dtype=getattr(torch, name)) for value in values]
+        assert layer(*given)[0].dtype == given[0].dtype, name
+        (symbol,) = layer(keras.KerasTensor((2, 3), name), keras.KerasTensor((None, 2), name))
+        assert symbol.dtype == name
+    low = [torch.tensor(values[0], dtype=torch.float32), tensors[1]]
+    assert layer(*low)[0].dtype == torch.float64
+    assert CvxpyLayer(problem, [A, b], [x], dtype="float64")(*low)[0].dtype == torch.float64
+    try:
+        layer(tensors[0], torch.ones(3))
+    except ValueError as error:
+        assert "Invalid parameter shape" in str(error)
+        print("done")
+"""
+
+
+def test_torch_backend_against_oracle():
+    """Also float64, which Keras's own promotion takes down to float32 there."""
+    pytest.importorskip("torch")
+    assert "done" in fresh(TORCH, KERAS_BACKEND="torch")
 
 
 def test_other_backends_are_refused():

@@ -113,14 +113,15 @@ def test_gradients_are_kerass_own():
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_run_eagerly_trains_the_same():
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 2}], ids=str)
+def test_other_loops_train_the_same(options):
     X, y = iris()
     losses = []
-    for eagerly in (False, True):
+    for chosen in ({}, options):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.layers.Dense(3), sparsemax(3), keras.layers.Dense(3)])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, run_eagerly=eagerly)
+        model.compile("adam", loss, **chosen)
         losses.append(model.fit(X, y, epochs=2, batch_size=75, shuffle=False, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
@@ -139,6 +140,29 @@ def test_mixed_precision_trains():
     finally:
         keras.config.set_dtype_policy(before)
     assert history[-1] < 0.7 * history[0]
+
+
+def test_elements_without_a_solution():
+    """Their rows are NaN and pull nothing back; a loss that leaves them out trains."""
+    x, p = cp.Variable(2), cp.Parameter(2, name="p")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= p, cp.sum(x) <= 1])
+    points = np.array([[0.1, 0.2], [2.0, 2.0], [0.3, 0.1]], "float32")
+
+    def loss(y, x):
+        return tf.reduce_sum(tf.where(tf.math.is_finite(x), x, 0.0))
+
+    layer = CvxpyLayer(problem, [p], [x], single_output=True, solver_args={"on_failure": "zero_grad"})
+    model = keras.Sequential([keras.layers.Dense(2, kernel_initializer="identity"), layer])
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    model.fit(points, points, verbose=0)
+    kernel, bias = model.get_weights()
+    np.testing.assert_allclose(bias, [-0.2, -0.2], atol=1e-5)
+    np.testing.assert_allclose(kernel, np.eye(2) - 0.1 * np.array([[0.4, 0.4], [0.3, 0.3]]), atol=1e-5)
+    refusing = keras.Sequential([CvxpyLayer(problem, [p], [x], single_output=True)])
+    with pytest.raises(tf.errors.UnknownError, match=r"1 of 3 elements have no solution: 1 \(infeasible\)"):
+        refusing.predict(points, verbose=0)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"parameter 'p' is not finite, but p\[1, 0\]"):
+        refusing.predict(np.array([[0, 0], [np.nan, 0]]), verbose=0)
 
 
 def test_jit_is_declined():

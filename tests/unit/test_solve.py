@@ -77,6 +77,11 @@ def test_settings_are_checked(settings, error, message):
             solve()
 
 
+def test_settings_may_be_numpys_own_numbers():
+    solution = cd.solve(P, tol=np.float32(1e-8), threads=np.int64(1), max_iters=np.int32(500))
+    assert solution.status == "solved"
+
+
 @pytest.mark.parametrize("form", ["solution", "tuple", "list"])
 def test_warm_start(form):
     first = cd.solve(P)
