@@ -107,7 +107,8 @@ class _Core:
         self._maps = data["param_prob"]
         return data, dims_to_solver_dict(data["dims"])
 
-    def _cone_cotangent(self, cotangents: Values) -> Any:
+    def cone_cotangent(self, cotangents: Values) -> Any:
+        """Return the cotangent of the cone program's x for those of the variables."""
         variables = zip(self._case.variables, cotangents, strict=True)
         found = {variable.id: cotangent[0] for variable, cotangent in variables}
         for other in self._case.problem.variables():
@@ -154,7 +155,7 @@ class ConediffCore(_Core):
         return cd.solve(prepared)
 
     def backward(self, solved: Any, cotangents: Values) -> Any:
-        return solved.derivative().vjp(dx=self._cone_cotangent(cotangents))
+        return solved.derivative().vjp(dx=self.cone_cotangent(cotangents))
 
     def answer(self, prepared: Any, solved: Any, gradient: Any) -> tuple[Values, Values]:
         _, _, db, dc = gradient
@@ -175,7 +176,7 @@ class DiffcpCore(_Core):
 
     def backward(self, solved: Any, cotangents: Values) -> Any:
         _, y, s, _, adjoint = solved
-        return adjoint(self._cone_cotangent(cotangents), np.zeros(len(y)), np.zeros(len(s)))
+        return adjoint(self.cone_cotangent(cotangents), np.zeros(len(y)), np.zeros(len(s)))
 
     def answer(self, prepared: Any, solved: Any, gradient: Any) -> tuple[Values, Values]:
         _, db, dc = gradient

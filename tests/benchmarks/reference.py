@@ -1,4 +1,4 @@
-"""What is right: values by Clarabel, gradients by a tight solve that differences of Clarabel's values confirm."""
+"""What is right: values by Clarabel, gradients by a tight solve, confirmed by differences of Clarabel's."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def report(results: dict[str, Any]) -> str:
     """Return the table, the targets and what took part, as text."""
     found = pairs(results["records"])
     return "\n\n".join(
-        [_head(results), _table(found), _targets(found), _accuracy(results["records"]), _wrong(results)]
+        [_head(results), _table(found), targets(found), _accuracy(results["records"]), _wrong(results)]
     )
 
 
@@ -123,7 +123,8 @@ def _mark(pair: Pair) -> str:
     return f"  WRONG: {', '.join(names)}" if names else ""
 
 
-def _targets(found: list[Pair]) -> str:
+def targets(found: list[Pair]) -> str:
+    """Return what became of each target."""
     lines = ["Targets, on geometric means over problems that both answered rightly:"]
     for target in TARGETS:
         chosen = [
