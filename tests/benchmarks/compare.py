@@ -24,7 +24,6 @@ from tests.benchmarks.report import report
 from tests.benchmarks.worker import STEPS, Worker
 
 PEERS = ("cvxpylayers", "moreau", "qpth", "diffcp")
-CHECKED = 512  # elements of a batch that are checked; the others are drawn the same way
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--modes", nargs="+", choices=("cold", "training"), default=["cold", "training"])
     parser.add_argument("--repeats", type=int, default=7, help="rounds of measurement")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds after which no new round begins")
+    parser.add_argument("--check", type=int, default=512, help="elements of each batch to check, the first")
     parser.add_argument("--quick", action="store_true", help="two rounds, at most five seconds")
     parser.add_argument("--threads", type=int, help="processors that every library may use")
     parser.add_argument("--cache", type=Path, default=environments.CACHE, help="where environments are kept")
@@ -102,9 +102,10 @@ def _problem(
     batched = name in BATCHED
     sizes = options.batch if batched else [1]
     case = ALL[name]()
-    checked = min(max(sizes), CHECKED)
-    cold = Reference.of(case, case.batch(checked, seed=0))
-    warm = Reference.of(case, case.path(min(max(sizes), 32), 0, STEPS)[-1]) if batched else cold
+    cold = Reference.of(case, case.batch(min(max(sizes), options.check), seed=0))
+    warm = (
+        Reference.of(case, case.path(min(max(sizes), options.check, 32), 0, STEPS)[-1]) if batched else cold
+    )
     results["problems"][name] = {
         "confirmed": cold.confirmed,
         "agreement": cold.agreement,

@@ -24,7 +24,8 @@ class Case:
 
     def batch(self, size: int, seed: int) -> Values:
         """Draw parameters, shape (size, *shape) each; a smaller batch is the beginning of a larger one."""
-        elements = [self.sample(np.random.default_rng([seed, i])) for i in range(size)]
+        # The last word tells these streams from those that state problems: [0, 0] would be that of 0.
+        elements = [self.sample(np.random.default_rng([seed, i, 1])) for i in range(size)]
         return tuple(np.array(part, dtype=float) for part in zip(*elements, strict=True))
 
     def path(self, size: int, seed: int, steps: int) -> list[Values]:

@@ -29,7 +29,8 @@ class Reference:
     values, gradients : arrays, shape (size, variables), (size, parameters)
         All variables, and all parameters, side by side.
     differences : array, shape (confirmed,)
-        By how much finite differences along one random direction differ, relative to the gradient.
+        By how much a finite difference along a random direction of length one differs from the gradient's
+        entry there, relative to the typical size of such an entry.
     agreement : float
         Largest relative distance of Clarabel's values from the tight solve.
     """
@@ -107,9 +108,12 @@ def _difference(
     directions = [rng.standard_normal(p.shape) for p in parameters]
     if all(p.ndim == 2 and np.array_equal(p, p.T) for p in parameters):
         directions = [(d + d.T) / 2 for d in directions]
+    length = np.sqrt(sum(np.vdot(d, d) for d in directions))
+    directions = [d / length for d in directions]
     ends = [
         weights @ _clarabel(case, [p + h * d for p, d in zip(parameters, directions, strict=True)])
         for h in (STEP, -STEP)
     ]
     expected = gradient @ np.concatenate([np.ravel(d) for d in directions])
-    return float(abs((ends[0] - ends[1]) / (2 * STEP) - expected) / max(np.linalg.norm(gradient), 1e-12))
+    typical = max(np.linalg.norm(gradient) / np.sqrt(gradient.size), 1e-6)
+    return float(abs((ends[0] - ends[1]) / (2 * STEP) - expected) / typical)

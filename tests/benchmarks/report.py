@@ -125,7 +125,7 @@ def _mark(pair: Pair) -> str:
 
 def targets(found: list[Pair]) -> str:
     """Return what became of each target."""
-    lines = ["Targets, on geometric means over problems that both answered rightly:"]
+    lines = ["Targets, on geometric means over problems that both answered to one percent:"]
     for target in TARGETS:
         chosen = [
             pair
