@@ -1,0 +1,65 @@
+"""Where peers live: the running environment, and one with cvxpy 1.9.0 that is prepared on demand.
+
+With cvxpy 1.9.3 cvxpylayers drops cones that are placed directly on variables on their way to Moreau, and the
+answers are wrong; with 1.9.0 they are right. qpth declares numpy < 2 but runs with what there is.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+CACHE = Path.home() / ".cache" / "conediff-bench"
+PINNED = {"moreau": ["cvxpylayers>=1.2", "moreau"], "qpth": ["qpth"]}  # peers of the prepared environment
+
+
+def installed(peer: str) -> bool:
+    """Tell whether a peer of the running environment is installed."""
+    module = {"conediff-core": "conediff"}.get(peer, peer)
+    return importlib.util.find_spec(module) is not None
+
+
+def search_path() -> dict[str, str]:
+    """Return the variable by which any interpreter finds this conediff and its adapter."""
+    places = []
+    for name in ("conediff", "conediff_torch"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise SystemExit(f"{name} is not found; install conediff, or run with PYTHONPATH=.:adapters")
+        places.append(str(Path(spec.origin).parents[1]))
+    # site-packages themselves must not leak into the other environment
+    return {"PYTHONPATH": ":".join(place for place in places if not place.endswith("-packages"))}
+
+
+def prepared(cache: Path) -> tuple[str, list[str]]:
+    """Return the interpreter of the environment with cvxpy 1.9.0, and the peers that could be installed."""
+    home = cache / f"python{sys.version_info.major}.{sys.version_info.minor}-cvxpy1.9.0"
+    python = home / "bin" / "python"
+    marker = home / "peers.txt"
+    if not marker.exists():
+        print(f"preparing {home} ...", file=sys.stderr)
+        venv.create(home, with_pip=True, clear=True)
+        torch = importlib.metadata.version("torch").partition("+")[0]
+        _pip(python, f"torch=={torch}", "cvxpy==1.9.0", "scs", "qdldl", "clarabel")
+        peers = [peer for peer, packages in PINNED.items() if _added(python, peer, packages)]
+        marker.write_text(" ".join(peers))
+    return str(python), marker.read_text().split()
+
+
+def _added(python: Path, peer: str, packages: list[str]) -> bool:
+    try:
+        _pip(python, *packages, *(["--no-deps"] if peer == "qpth" else ["cvxpy==1.9.0"]))
+        module = "moreau.torch" if peer == "moreau" else "qpth.qp"
+        subprocess.run([python, "-c", f"import {module}"], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        print(f"{peer} is left out: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _pip(python: Path, *arguments: str) -> None:
+    subprocess.run([python, "-m", "pip", "install", "-q", *arguments], check=True, stdout=sys.stderr)
