@@ -1,4 +1,4 @@
-"""The embedding of: minimise (x - 1)^2 / 2 subject to x <= b. Zeros of N are rays; w = 1 cuts out the solution."""
+"""The embedding of: minimise (x - 1)^2 / 2 subject to x <= b. Rays of zeros, cut by the plane w = 1."""
 
 import matplotlib.pyplot as plt
 import numpy as np
