@@ -2,12 +2,14 @@
 Learning a control policy
 =========================
 
-Learned: the matrix of an approximate value function in a policy that solves a small problem at every time step
-(approximate dynamic programming): given the state x, choose the input u, within its limits, that minimises the
-cost of u plus the value ``|V x_next|^2`` of where it leads.
+Learned: the matrix of an approximate value function in a policy that solves a small problem at every time
+step (approximate dynamic programming): given the state x, choose the input u, within its limits, that
+minimises the cost of u plus the value ``|V x_next|^2`` of where it leads.
 
-Expect: from the value function that is right without limits (the Riccati equation), gradient descent through the
-whole simulation finds one that is better with limits: the cost on new disturbances falls by five percent or more.
+Expect: gradient descent through the whole simulation, from a value function that only looks one step ahead,
+finds one whose cost on new disturbances is lower by more than one percent, and also lower by that much than
+with the value function of the Riccati equation, which is right where there are no limits. (Here they are
+tight.)
 """
 
 import cvxpy as cp
@@ -20,7 +22,7 @@ from tqdm import tqdm
 from conediff.torch import CvxpyLayer
 
 torch.set_default_dtype(torch.float64)
-states, inputs, limit, horizon, simulations, steps = 4, 2, 0.3, 20, 8, 25
+states, inputs, limit, horizon, simulations, steps = 4, 2, 0.1, 20, 8, 40
 rng = np.random.default_rng(2)
 A = rng.standard_normal((states, states))
 A /= np.abs(np.linalg.eigvals(A)).max()  # neither stable nor unstable
@@ -62,7 +64,7 @@ def noise(seed, count):
 
 
 riccati = solve_discrete_are(A, B, np.eye(states), np.eye(inputs))
-V_start = torch.tensor(np.linalg.cholesky(riccati).T)
+V_riccati, V_start = torch.tensor(np.linalg.cholesky(riccati).T), torch.eye(states)
 V_learned = V_start.clone().requires_grad_()
 optimizer = torch.optim.Adam([V_learned], lr=0.15)
 losses = []
@@ -80,13 +82,14 @@ for step in (bar := tqdm(range(steps), desc="learning a value function")):
 
 unseen = noise(1000, 100)
 with torch.no_grad():
-    before, after = simulate(V_start, unseen).item(), simulate(V_learned, unseen).item()
-print(f"cost on 100 new simulations: {before:.3f} before, {after:.3f} after")
-assert after < 0.95 * before
+    before, after, reference = (simulate(V, unseen).item() for V in (V_start, V_learned, V_riccati))
+print(f"cost on 100 new simulations: {before:.3f} before, {after:.3f} after, {reference:.3f} with Riccati's")
+assert after < 0.99 * min(before, reference)
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 axes.plot(losses, label="training, new disturbances in every step")
-axes.axhline(before, color="0.5", linestyle="--", label="test, Riccati")
+axes.axhline(before, color="0.5", linestyle="--", label="test, one step ahead")
+axes.axhline(reference, color="0.5", linestyle=":", label="test, Riccati")
 axes.axhline(after, color="tab:green", linestyle="--", label="test, learned")
 axes.set(xlabel="step", ylabel="cost per time step", title="A policy that solves a problem at every step")
 axes.legend()

@@ -2,12 +2,12 @@
 Poisoning the data of a logistic regression
 ===========================================
 
-Learned: how an adversary would move the training points of a classifier, each only a little, such that its loss
-on test data grows the most.
+Learned: how an adversary would move the training points of a classifier, each only a little, such that its
+loss on test data grows the most.
 
-Expect: the gradient of the test loss with respect to all training features, through the fitted problem, agrees
-with a finite difference to six digits; moving every point by 0.2 along it raises the test loss several times
-more than moving them in random directions does. NumPy is enough.
+Expect: the gradient of the test loss with respect to all training features, through the fitted problem,
+agrees with a finite difference to six digits; moving every point by 0.2 along it raises the test loss
+several times more than moving them in random directions does. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -85,7 +85,8 @@ for label, colour in ((1, "tab:blue"), (-1, "tab:orange")):
     axes.scatter(*points.T, s=14, color=colour)
     axes.quiver(*points.T, *arrows.T, color=colour, width=0.003, scale=18)
 ends = np.array([-3.5, 3.5])
-for style, (weights, offset) in (("-", solution.values), ("--", classifier(X_train + reach * unit(gradient)))):
+fits = {"-": solution.values, "--": classifier(X_train + reach * unit(gradient))}
+for style, (weights, offset) in fits.items():
     axes.plot(ends, -(offset + weights[0] * ends) / weights[1], style, color="black", linewidth=1)
 axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
 axes.set(title="How to move each point to do the most harm;\nboundary before (solid) and after (dashed)")

@@ -2,8 +2,9 @@
 Regression with monotone outputs
 ================================
 
-Learned: a linear model of ten outputs that are known to be in increasing order, from 40 noisy examples with 15
-features. The model's prediction is projected onto the increasing vectors, and trained through that projection.
+Learned: a linear model of ten outputs that are known to be in increasing order, from 40 noisy examples with
+15 features. The model's prediction is projected onto the increasing vectors, and trained through that
+projection.
 
 Expect: predictions that are always in order, and a test error that is lower than that of least squares, also
 lower than that of least squares whose predictions are projected afterwards.

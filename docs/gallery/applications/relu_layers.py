@@ -63,7 +63,8 @@ def train(activation, name):
 
 results = {name: train(activation, name) for name, activation in activations.items()}
 for name, (losses, _, units) in results.items():
-    print(f"{name:14s} loss {losses[0]:.3f} -> {losses[-1]:.4f}, largest sum of units {units.sum(1).max():.3f}")
+    most = units.sum(dim=1).max()
+    print(f"{name:14s} loss {losses[0]:.3f} -> {losses[-1]:.4f}, largest sum of units {most:.3f}")
 
 # %%
 # The checks: equal where they should be equal, within the budget where there is one.

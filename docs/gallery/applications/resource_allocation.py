@@ -2,12 +2,12 @@
 Allocating a network's capacity, and learning what users want
 =============================================================
 
-Learned: the weights of six users of a network, from the rates that were allocated to them on 20 days on which the
-links had different capacities.
+Learned: the weights of six users of a network, from the rates that were allocated to them on 20 days on
+which the links had different capacities.
 
-Expect: the allocation maximises the sum of ``w_i log(rate_i)``, which is a problem with exponential cones; following
-the gradient of the mismatch recovers the weights to five digits. The prices of the links, dual variables, say which
-one to extend, and a test confirms it. NumPy is enough.
+Expect: the allocation maximises the sum of ``w_i log(rate_i)``, which is a problem with exponential cones;
+following the gradient of the mismatch recovers the weights to five digits. The prices of the links, dual
+variables, say which one to extend, and a test confirms it. NumPy is enough.
 """
 
 import cvxpy as cp
