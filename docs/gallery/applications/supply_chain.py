@@ -5,9 +5,8 @@ Running a supply chain
 Learned: the value of goods in three warehouses, in a policy that decides every day what to buy, to move and
 to sell by solving a small problem, given prices and demands.
 
-Expect: at first the policy sees no value in stock and lives from hand to mouth. Gradient descent through 15
-days of operation teaches it what to keep in which warehouse; its profit on new days rises by five percent
-or more.
+Expect: at first the policy values a unit of stock at one, in every warehouse. Gradient descent through 15 days of
+operation teaches it what to keep where; its profit on new days rises by a quarter or more.
 """
 
 import cvxpy as cp
@@ -82,7 +81,7 @@ for step in (bar := tqdm(range(steps), desc="learning what stock is worth")):
 after, stocks_after = simulate(q_learned.detach(), r_learned.detach(), 1000, 50)
 print(f"profit per day on new days: {before:.3f} before, {after:.3f} after")
 print("value of a unit in each warehouse:", q_learned.detach().round(decimals=2).tolist())
-assert after > 1.05 * before
+assert after > 1.25 * before
 
 figure, (first, second) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 first.plot(profits)
