@@ -5,8 +5,8 @@ Running a supply chain
 Learned: the value of goods in three warehouses, in a policy that decides every day what to buy, to move and
 to sell by solving a small problem, given prices and demands.
 
-Expect: at first the policy values a unit of stock at one, in every warehouse. Gradient descent through 15 days of
-operation teaches it what to keep where; its profit on new days rises by a quarter or more.
+Expect: at first the policy values a unit of stock at one, in every warehouse. Gradient descent through 15
+days of operation teaches it what to keep where; its profit on new days rises by a quarter or more.
 """
 
 import cvxpy as cp
