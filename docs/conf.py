@@ -12,6 +12,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "adapters")]
 # Before TensorFlow is imported by anything that autodoc or the gallery imports.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are for terminals
 
 import conediff  # noqa: E402
 

@@ -4,9 +4,9 @@ Learning a polytope from projections onto it
 
 Learned: the 20 faces ``G z <= h`` of a polygon, from 100 points and their projections onto the unit disc.
 
-Expect: the polygon, random at first, becomes round; the mean squared error of the projections falls by a
-factor of at least thirty in 150 steps of Adam. No projection onto a disc is ever differentiated: the
-polygon's own projection is.
+Expect: the polygon, small and irregular at first, becomes round; the mean squared error of the projections
+falls by a factor of at least thirty in 150 steps of Adam. No projection onto a disc is ever differentiated:
+the polygon's own projection is.
 """
 
 # %%
