@@ -71,6 +71,21 @@ sphinx_gallery_conf = {
 }
 
 
+as_written: dict[str, list[str]] = {}
+
+
+def keep_properties(app, what, name, obj, options, lines):
+    """Remember what properties say: napoleon would take all that stands before a colon for a type."""
+    if what == "property":
+        as_written[name] = list(lines)
+
+
+def restore_properties(app, what, name, obj, options, lines):
+    """Put it back."""
+    if name in as_written:
+        lines[:] = as_written.pop(name)
+
+
 def escape_stars(app, what, name, obj, options, lines):
     """Keep the stars of shapes such as (*batch, *shape) from being read as emphasis."""
     for k, line in enumerate(lines):
@@ -87,6 +102,8 @@ def drop_missing(app, docname, source):
 
 
 def setup(app):
-    """Read docstrings after napoleon has."""
+    """Read docstrings before and after napoleon does, whose priority is 500."""
     app.connect("source-read", drop_missing)
+    app.connect("autodoc-process-docstring", keep_properties, priority=400)
+    app.connect("autodoc-process-docstring", restore_properties, priority=550)
     app.connect("autodoc-process-docstring", escape_stars, priority=600)
