@@ -1,0 +1,109 @@
+"""How the site is built: ``python -m sphinx -W -b html docs docs/_build/html``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "adapters")]
+# Before TensorFlow is imported by anything that autodoc or the gallery imports.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars are for terminals
+
+import conediff  # noqa: E402
+
+project = "conediff"
+author = "The conediff developers"
+copyright = author
+version = release = conediff.__version__
+
+extensions = [
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+# The gallery's scripts come back, executed, as auto_gallery.
+exclude_patterns = ["_build", "gallery"]
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = "conediff"
+html_static_path = ["_static"]
+html_css_files = ["conediff.css"]
+html_copy_source = False
+
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say types and shapes
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+plot_formats = [("svg", 100)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["gallery"],
+    "gallery_dirs": ["auto_gallery"],
+    "filename_pattern": r"\.py$",
+    "subsection_order": ["gallery/basics", "gallery/applications", "gallery/beyond"],
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "remove_config_comments": True,
+    "min_reported_time": 5,
+    "only_warn_on_example_error": False,
+    "backreferences_dir": None,
+}
+
+
+as_written: dict[str, list[str]] = {}
+
+
+def keep_properties(app, what, name, obj, options, lines):
+    """Remember what properties say: napoleon would take all that stands before a colon for a type."""
+    if what == "property":
+        as_written[name] = list(lines)
+
+
+def restore_properties(app, what, name, obj, options, lines):
+    """Put it back."""
+    if name in as_written:
+        lines[:] = as_written.pop(name)
+
+
+def escape_stars(app, what, name, obj, options, lines):
+    """Keep the stars of shapes such as (*batch, *shape) from being read as emphasis."""
+    for k, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = line.split("``")
+            parts[::2] = [re.sub(r"(?<=[(, ])\*(?=\w)", r"\*", part) for part in parts[::2]]
+            lines[k] = "``".join(parts)
+
+
+def drop_missing(app, docname, source):
+    """Leave a page out of the table of contents that is not there."""
+    if docname == "index" and not (Path(app.srcdir) / "performance.md").exists():
+        source[0] = source[0].replace("\nperformance\n", "\n")
+
+
+def setup(app):
+    """Read docstrings before and after napoleon does, whose priority is 500."""
+    app.connect("source-read", drop_missing)
+    app.connect("autodoc-process-docstring", keep_properties, priority=400)
+    app.connect("autodoc-process-docstring", restore_properties, priority=550)
+    app.connect("autodoc-process-docstring", escape_stars, priority=600)
