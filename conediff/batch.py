@@ -23,17 +23,20 @@ from conediff.scaling import Scaling
 from conediff.settings import Settings
 from conediff.solver import Pile, RawSolution
 from conediff.structure import Array, ConeData, Structure
-from conediff.threads import Mapper, mapper
+from conediff.threads import Mapper, mapper, one_blas_thread
 
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
-# SCS's runs on piles, loose ones: its first digits are cheap. Most programs need no more than the first run,
-# and with this scale, ten times SCS's own, half the iterations that they would need otherwise.
+# SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
 _PILES: tuple[dict[str, Any], ...] = (
-    {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 100, "scale": 1.0},
-    {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000},
+    {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 200},
+    {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000, "scale": 1.0},
 )
+# Iterations after which SCS's first run is looked at: its `scale`, guessed from the data before, is best near
+# to |y| / |s|, and SCS goes on with what that has turned out to be.
+_LOOK = 25
+_SCALES = (1 / 16, 16.0)
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-6, "eps_rel": 1e-6, "eps_infeas": 1e-9},
@@ -145,6 +148,12 @@ class Engine:
         start : tuple of arrays, optional
             x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
         """
+        with one_blas_thread():
+            return self._solve(data, settings, start)
+
+    def _solve(
+        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+    ) -> StackSolution:
         frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)
         result = self._solve_in(frame, data, settings, start)
         if not settings.refine:
@@ -242,7 +251,8 @@ class _Climb:
         index = self.pending[~self.hopeless[self.pending]]
         size = self.engine.pile_size(index.size)
         chunks = [index[i : i + size] for i in range(0, index.size, size)]
-        raws = list(self.mapper(lambda chunk: self._scs(chunk, {**rung, **self.settings.scs}), chunks))
+        solve = self._scs_at_scale if "scale" not in {**rung, **self.settings.scs} else self._scs
+        raws = list(self.mapper(lambda chunk: solve(chunk, {**rung, **self.settings.scs}), chunks))
         good = []
         for chunk, raw in zip(chunks, raws, strict=True):
             if raw is not None:
@@ -281,11 +291,30 @@ class _Climb:
         else:
             self._accept(index, x, v, [raw.status for _, raw in solved])
 
-    def _scs(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
-        """Run SCS on these programs as one pile; None where it does not accept the data."""
+    def _scs_at_scale(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
+        """Run SCS on these programs as one pile, with a scale that fits them."""
+        scale = _first_scale(self.data.take(index))
+        most = settings["max_iters"]
+        raw = self._scs(index, {**settings, "scale": scale, "max_iters": min(_LOOK, most)})
+        if raw is None or raw.status != "inaccurate" or most <= _LOOK or not np.isfinite(raw.x).all():
+            return raw
+        better = _power_of_two(float(np.linalg.norm(raw.y)) / max(float(np.linalg.norm(raw.s)), 1e-300))
+        settings = {**settings, "scale": better, "max_iters": most - _LOOK}
+        return raw.followed_by(self._scs(index, settings, (raw.x, raw.y, raw.s)))
+
+    def _scs(
+        self,
+        index: NDArray[np.intp],
+        settings: dict[str, Any],
+        start: tuple[Array, Array, Array] | None = None,
+    ) -> RawSolution | None:
+        """Run SCS on these programs as one pile, by default from the best point so far.
+
+        None where it does not accept the data.
+        """
         pile = self.engine.pile(index.size)
-        r, start = self.result, None
-        if np.isfinite(r.x[index]).all():
+        r = self.result
+        if start is None and np.isfinite(r.x[index]).all():
             start = (r.x[index], r.y[index], r.s[index])
         try:
             return pile.solve(self.data.take(index), settings, start)
@@ -334,3 +363,15 @@ class _Climb:
         """Name what is left: nearly solved, or failed."""
         r = self.result
         r.status[self.pending] = np.where(r.residual[self.pending] <= _USABLE, "inaccurate", "failed")
+
+
+def _first_scale(data: ConeData) -> float:
+    """Guess |y| / |s| from the data: s is of the size of b, y of that of c and of P x where A x is b."""
+    P, A, b, c = (float(np.abs(part).max(initial=0.0)) for part in (data.P, data.A, data.b, data.c))
+    return _power_of_two((c / b if b else 0.0) + (P / A if A else 0.0))
+
+
+def _power_of_two(scale: float) -> float:
+    """The nearest power of two, within what makes sense as SCS's scale."""
+    low, high = _SCALES
+    return float(np.exp2(np.round(np.log2(min(max(scale, low), high)))))

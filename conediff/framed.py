@@ -20,7 +20,7 @@ from conediff.diagnostics import Diagnostics, Visibility
 from conediff.frames import Frame, Frames
 from conediff.kkt import KKT
 from conediff.structure import Array, ConeData
-from conediff.threads import Mapper
+from conediff.threads import Mapper, one_blas_thread
 
 
 class FramedDerivative:
@@ -63,20 +63,21 @@ class FramedDerivative:
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation of the data on its own sparsity."""
-        return self._back(*self._inner.push(self.frame.data(tangent)))
+        with one_blas_thread():
+            return self._back(*self._inner.push(self.frame.data(tangent)))
 
     def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation given by its products; see `StackDerivative.jvp`."""
         E = self.frame.columns
-        return self._back(
-            *self._inner.jvp(dPx * E, self.frame.rows(dAx), dAty * E, self.frame.rows(db), dc * E)
-        )
+        db, dAx = self.frame.rows(db), self.frame.rows(dAx)
+        with one_blas_thread():
+            return self._back(*self._inner.jvp(dPx * E, dAx, dAty * E, db, dc * E))
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
-        return self.frame.data_back(
-            self._inner.pull(gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs))
-        )
+        gx, gy, gs = gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs)
+        with one_blas_thread():
+            return self.frame.data_back(self._inner.pull(gx, gy, gs))
 
     def _back(self, dx: Array, dy: Array, ds: Array) -> tuple[Array, Array, Array]:
         return dx * self.frame.columns, self.frame.dual_back(dy), self.frame.rows_back(ds)

@@ -8,7 +8,7 @@ a whole; what each program got out of it is measured, and mended, elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,17 @@ class RawSolution:
     setup_time: float
     solve_time: float
     residuals: tuple[float, float, float]
+
+    def followed_by(self, other: RawSolution | None) -> RawSolution:
+        """Return what SCS found when it went on from here; this, where it did not."""
+        if other is None:
+            return self
+        return replace(
+            other,
+            iterations=self.iterations + other.iterations,
+            setup_time=self.setup_time + other.setup_time,
+            solve_time=self.solve_time + other.solve_time,
+        )
 
 
 def _checked(name: str, value: Any, low: float, high: float, kind: type) -> None:

@@ -1,14 +1,21 @@
-"""One pool of threads, kept: SCS and QDLDL leave the interpreter lock while they work."""
+"""One pool of threads, kept: SCS and QDLDL leave the interpreter lock while they work.
+
+BLAS is held at one thread meanwhile: on small matrices its threads cost more than they save, and they stand
+in the way of ours.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -60,3 +67,41 @@ def _restore_interrupt_handler() -> None:
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
     """Keep one pool for each size; a forked process, which inherits no threads, makes its own."""
     return ThreadPoolExecutor(count, thread_name_prefix="conediff")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread within; for all threads of the process, until the last of them leaves."""
+    _blas.enter()
+    try:
+        yield
+    finally:
+        _blas.leave()
+
+
+class _Blas:
+    """BLAS's number of threads belongs to the whole process, so that those who lower it are counted."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._libraries: Any = None
+        self._limit: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                if self._libraries is None:
+                    self._libraries = ThreadpoolController().select(user_api="blas")
+                self._limit = self._libraries.limit(limits=1)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_blas = _Blas()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _blas.__init__())  # type: ignore[misc]
