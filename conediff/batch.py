@@ -35,7 +35,7 @@ _PILES: tuple[dict[str, Any], ...] = (
 )
 # Iterations after which SCS's first run is looked at: its `scale`, guessed from the data before, is best near
 # to |y| / |s|, and SCS goes on with what that has turned out to be.
-_LOOK = 25
+_LOOK = 50
 _SCALES = (1 / 16, 16.0)
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (

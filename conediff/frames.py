@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from conediff.cones import Automorphism, Cone, balancing, levelling, shear_rows
 from conediff.structure import Array, ConeData, Indices, Pattern, Structure
 
+# A part of less than this fraction of its sum has lost digits, and is not worth more.
+_CANCELLED = 2.0**6
 # Frames whose diagonals differ by no more than this many doublings are as good as each other.
 _CLOSE = 4.0
 # Columns of A in the frame whose largest entries are within this factor of one are left alone.
@@ -67,16 +69,23 @@ class Frames:
 
     def balancing(self, data: ConeData, x: Array, y: Array, s: Array) -> Frame:
         """Return the frame in which y and s, of solutions (B, n), (B, m), (B, m), are of one size."""
-        frame = self._balancing(data, y, s, np.zeros((1, self.given.m)))
+        nothing = np.zeros((1, self.given.m))
+        frame = self._balancing(data, y, s, nothing, nothing)
         if frame.trivial:
             return frame
-        # A slack that is left over from larger terms has lost its digits before: there is nothing to gain.
-        terms = self.given.A.products(np.abs(data.A))[0](np.abs(x)) + np.abs(data.b)
-        return self._balancing(data, y, s, terms)
+        # A slack that is left over from larger terms has lost its digits before, and a dual that is small
+        # beside the terms that it is added to has none that matter: there is nothing to gain.
+        A = self.given.A
+        matvec, rmatvec = A.products(np.abs(data.A))
+        rows = matvec(np.abs(x)) + np.abs(data.b)
+        columns = rmatvec(np.abs(y)) + np.abs(data.c) + self.given.P.products(np.abs(data.P))[0](np.abs(x))
+        with np.errstate(divide="ignore"):
+            shares = 1 / _largest(np.abs(data.A) / columns[:, A.columns], A.indices, A.shape[0])
+        return self._balancing(data, y, s, shares / _CANCELLED, rows / _CANCELLED)
 
-    def _balancing(self, data: ConeData, y: Array, s: Array, terms: Array) -> Frame:
+    def _balancing(self, data: ConeData, y: Array, s: Array, least_y: Array, least_s: Array) -> Frame:
         def one(cone: Cone, rows: Indices) -> Automorphism | None:
-            return balancing(cone, y[:, rows], s[:, rows], terms[:, rows])
+            return balancing(cone, y[:, rows], s[:, rows], least_y[:, rows], least_s[:, rows])
 
         with np.errstate(invalid="ignore"):
             return self._frame(data, len(y), one)

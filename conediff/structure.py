@@ -7,6 +7,7 @@ carry a leading axis for the programs. A single program is a stack of one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from conediff.cones import ProductCone
+
+# Stacked patterns that a pattern keeps.
+_KEPT = 4
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.signedinteger[Any]]
@@ -56,18 +60,50 @@ class Pattern:
         """Where the entry at (column, row) of every stored (row, column) stands; of a symmetric pattern."""
         return np.lexsort((self.columns, self.indices))
 
+    @cached_property
+    def _blank(self) -> tuple[sp.csc_array, sp.csr_array]:
+        """The matrix and its transpose without values: SciPy's checks, once."""
+        matrix = sp.csc_array((np.zeros(self.nnz), self.indices, self.indptr), shape=self.shape)
+        return matrix, matrix.T
+
     def matrix(self, values: Array) -> sp.csc_array:
         """Return the CSC matrix with these values, shape (nnz,)."""
-        return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
+        matrix = copy(self._blank[0])
+        matrix.data = values
+        return matrix
+
+    def transposed(self, values: Array) -> sp.csr_array:
+        """Return the transposed matrix with these values, shape (nnz,), in compressed rows."""
+        matrix = copy(self._blank[1])
+        matrix.data = values
+        return matrix
+
+    @cached_property
+    def _stacks(self) -> dict[int, Pattern]:
+        return {}
 
     def stacked(self, count: int) -> Pattern:
-        """Return the pattern of ``count`` copies down a block diagonal."""
+        """Return the pattern of ``count`` copies down a block diagonal; the last few are kept."""
+        if count == 1:
+            return self
+        found = self._stacks.get(count)
+        if found is None:
+            if len(self._stacks) >= _KEPT:
+                self._stacks.clear()
+            found = self._stacks[count] = self._stacked(count)
+        return found
+
+    def _stacked(self, count: int) -> Pattern:
         rows, columns = self.shape
         copies = np.arange(count, dtype=np.int32)[:, None]
         indices = (self.indices + copies * rows).ravel().astype(np.int32)
         starts = (self.indptr[:-1] + copies * self.nnz).ravel()
         indptr = np.append(starts, count * self.nnz).astype(np.int32)
         return Pattern((count * rows, count * columns), indptr, indices)
+
+    def __reduce__(self) -> tuple[type[Pattern], tuple[Any, ...]]:
+        """Pickle the sparsity alone, not what was made from it."""
+        return Pattern, (self.shape, self.indptr, self.indices)
 
     def products(self, values: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Return M and M' as functions of stacks of vectors.
@@ -84,12 +120,11 @@ class Pattern:
         """
         rows, columns = self.shape
         if len(values) == 1:
-            single = self.matrix(values[0])
-            transposed = single.T
-            return lambda x: (single @ x.T).T, lambda y: (transposed @ y.T).T
+            single, single_t = self.matrix(values[0]), self.transposed(values[0])
+            return lambda x: (single @ x.T).T, lambda y: (single_t @ y.T).T
         count = len(values)
-        block = self.stacked(count).matrix(values.ravel())
-        transposed = block.T
+        stack = self.stacked(count)
+        block, transposed = stack.matrix(values.ravel()), stack.transposed(values.ravel())
         return (
             lambda x: (block @ x.ravel()).reshape(count, rows),
             lambda y: (transposed @ y.ravel()).reshape(count, columns),

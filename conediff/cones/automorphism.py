@@ -25,9 +25,7 @@ from conediff.cones.psd import PSD, ComplexPSD
 from conediff.cones.second_order import SecondOrder
 
 # |y| / |s| within 2^±_EVEN is left alone, and so is what is beyond 2^±_NOISE: noise beside something.
-_EVEN, _NOISE = 17.0, 45.0
-# A slack of less than this fraction of its terms has lost digits before, and is not worth more.
-_CANCELLED = 2.0**6
+_EVEN, _NOISE = 10.0, 45.0
 # |log(z / y)| up to which an exponential cone's points are left alone, and beyond which they are on its face.
 _LEVEL, _STEEP = 7.5, 100.0
 # Rows of A whose largest entry is within 2^±_ORDINARY are ordinary.
@@ -56,39 +54,38 @@ def shear_rows(cone: Cone) -> tuple[int, int] | None:
     return (1, 0) if isinstance(cone, DualExponential) else None
 
 
-def balancing(cone: Cone, y: Array, s: Array, terms: Array) -> Automorphism | None:
+def balancing(cone: Cone, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
     """Return the T that makes y and s of one size; None for cones whose v loses nothing.
 
     Parameters
     ----------
     cone : Cone
     y, s : arrays, shape (B, count, dim)
-    terms : array, shape (B, count, dim) or (1, count, dim)
-        Size of the terms of which s is the sum: below a fraction of it, s does not count as small.
+    least_y, least_s : arrays, shape (B, count, dim) or (1, count, dim)
+        What they count as where they are smaller: below that their digits do not matter.
     """
-    floor, none = terms / _CANCELLED, np.zeros((1, 1, cone.dim))
     if isinstance(cone, Exponential):
-        return Automorphism(*_exponential(y, s, none, floor))
+        return Automorphism(*_exponential(y, s, least_y, least_s))
     if isinstance(cone, DualExponential):
-        diagonal, shear = _exponential(s, y, floor, none)
+        diagonal, shear = _exponential(s, y, least_s, least_y)
         return Automorphism(1 / diagonal, -shear)
     if isinstance(cone, Power):
-        return Automorphism(_power(np.array(cone.alphas), y, s, floor))
+        return Automorphism(_power(np.array(cone.alphas), y, s, least_y, least_s))
     if isinstance(cone, (SecondOrder, PSD, ComplexPSD)):
-        size_y, size_s, least = (np.linalg.norm(part, axis=-1) for part in (y, s, floor))
-        scale = _even(size_y, size_s, 0.0, least)
+        size_y, size_s = (np.linalg.norm(part, axis=-1) for part in (y, s))
+        scale = _even(size_y, size_s, least_y.min(axis=-1), least_s.max(axis=-1))
         return Automorphism(np.broadcast_to(scale[..., None], y.shape))
     return None
 
 
-def _even(y: Array, s: Array, least_y: Array | float, least_s: Array | float, noise: float = _NOISE) -> Array:
-    """The power of two that makes two sizes even, those of y and s; one where they are, or one is nothing.
-
-    ``least_y`` and ``least_s`` are what they count as where they are smaller.
-    """
+def _even(y: Array, s: Array, least_y: Array, least_s: Array, noise: float = _NOISE) -> Array:
+    """The power of two that makes two sizes even, those of y and s; one where they are, or one is nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        there = np.abs(np.log2(y) - np.log2(s)) < noise
-        ratio = np.log2(np.maximum(y, least_y)) - np.log2(np.maximum(s, least_s))
+        ratio = np.log2(y) - np.log2(s)
+        lowest = np.minimum(np.log2(np.maximum(y, least_y)) - np.log2(s), 0.0)
+        highest = np.maximum(np.log2(y) - np.log2(np.maximum(s, least_s)), 0.0)
+        there = np.abs(ratio) < noise
+        ratio = np.clip(ratio, lowest, highest)
     uneven = there & (np.abs(ratio) > _EVEN)
     return np.exp2(np.where(uneven, np.round(np.where(uneven, ratio, 0.0) / 2), 0.0))
 
@@ -105,7 +102,8 @@ def _exponential(y: Array, s: Array, least_y: Array, least_s: Array) -> tuple[Ar
     alpha, beta = np.where(surface, alpha, 1.0), np.where(surface, beta, 1.0)
     rho = np.where(alpha > beta, s[..., 0] / alpha, 1 + y[..., 1] / beta)
     with np.errstate(divide="ignore"):
-        highest, lowest = np.log(alpha / least_s[..., 2]), -np.log(beta / least_y[..., 2])
+        highest = np.maximum(np.log(alpha) - np.log(least_s[..., 2]), 0.0)
+        lowest = np.minimum(np.log(least_y[..., 2]) - np.log(beta), 0.0)
     shift = np.clip(-rho, lowest, highest)
     steep = surface & (np.abs(shift) > _LEVEL) & (np.abs(rho) < _STEEP)
     doublings = np.where(steep, np.round(np.where(steep, shift, 0.0) / np.log(2)), 0.0)
@@ -114,10 +112,11 @@ def _exponential(y: Array, s: Array, least_y: Array, least_s: Array) -> tuple[Ar
     return diagonal, doublings * np.log(2)
 
 
-def _power(alphas: Array, y: Array, s: Array, least: Array) -> Array:
+def _power(alphas: Array, y: Array, s: Array, least_y: Array, least_s: Array) -> Array:
     """T for power cones, and for the duals of power cones, whose exponents are negative: shape (..., 3)."""
     # The projection has x and y to full precision however small, so that nothing is noise.
-    factors = _even(np.maximum(y[..., :2], 0), np.maximum(s[..., :2], 0), 0.0, least[..., :2], 2 * _NOISE)
+    y, s = np.maximum(y[..., :2], 0), np.maximum(s[..., :2], 0)
+    factors = _even(y, s, least_y[..., :2], least_s[..., :2], 2 * _NOISE)
     a = np.abs(alphas)
     last = factors[..., 0] ** a * factors[..., 1] ** (1 - a)
     return np.concatenate([factors, last[..., None]], axis=-1)

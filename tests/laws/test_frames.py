@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -33,9 +31,8 @@ def uneven(seed, count=40):
         y[:, rows] *= factor
         s[:, rows] /= factor
     frames = Frames(program.structure)
-    # Without a right-hand side s is not what is left over from larger terms.
-    data = replace(program.data, b=np.zeros((1, program.m)))
-    frame = frames.balancing(data, np.zeros((count, program.n)), y, s)
+    nothing = np.zeros((1, program.m))
+    frame = frames._balancing(program.data, y, s, nothing, nothing)
     assert not frame.trivial
     return program, frame, y, s, there
 
