@@ -34,13 +34,14 @@ _PILES: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000, "scale": 1.0},
 )
 # Iterations after which SCS's first run is looked at: its `scale`, guessed from the data before, is best near
-# to |y| / |s|, and SCS goes on with what that has turned out to be.
+# to |y| / |s|, and SCS goes on with what that has turned out to be, or some way towards it.
 _LOOK = 50
+_STRIDE = 8.0
 _SCALES = (1 / 16, 16.0)
 # Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
 _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-6, "eps_rel": 1e-6, "eps_infeas": 1e-9},
-    {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 20_000},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 10_000},
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "acceleration_lookback": 0},
 )
 # Residuals are relative to the largest row. Where rows are so uneven that a frame is needed, digits of the
@@ -257,7 +258,7 @@ class _Climb:
         for chunk, raw in zip(chunks, raws, strict=True):
             if raw is not None:
                 self._count(chunk, raw)
-            if raw is not None and np.isfinite(raw.x).all() and np.isfinite(raw.y).all():
+            if raw is not None and raw.finite:
                 good.append((chunk, raw))
             else:
                 self.hopeless[chunk] = True
@@ -274,7 +275,7 @@ class _Climb:
             self._count(one, raw)
             if raw.status in ("infeasible", "unbounded"):
                 self._certify(one, raw)
-            elif np.isfinite(raw.x).all() and np.isfinite(raw.y).all():
+            elif raw.finite:
                 refinable.append((one, raw))
         self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
         self._refine_raw(refinable)
@@ -296,11 +297,13 @@ class _Climb:
         scale = _first_scale(self.data.take(index))
         most = settings["max_iters"]
         raw = self._scs(index, {**settings, "scale": scale, "max_iters": min(_LOOK, most)})
-        if raw is None or raw.status != "inaccurate" or most <= _LOOK or not np.isfinite(raw.x).all():
+        if raw is None or raw.status != "inaccurate" or most <= _LOOK or not raw.finite:
             return raw
-        better = _power_of_two(float(np.linalg.norm(raw.y)) / max(float(np.linalg.norm(raw.s)), 1e-300))
+        ratio = float(np.linalg.norm(raw.y)) / max(float(np.linalg.norm(raw.s)), 1e-300)
+        better = _power_of_two(min(max(ratio, scale / _STRIDE), scale * _STRIDE))
         settings = {**settings, "scale": better, "max_iters": most - _LOOK}
-        return raw.followed_by(self._scs(index, settings, (raw.x, raw.y, raw.s)))
+        further = self._scs(index, settings, (raw.x, raw.y, raw.s))
+        return raw.followed_by(further) if further is not None and further.finite else raw
 
     def _scs(
         self,

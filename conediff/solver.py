@@ -99,10 +99,13 @@ class RawSolution:
     solve_time: float
     residuals: tuple[float, float, float]
 
-    def followed_by(self, other: RawSolution | None) -> RawSolution:
-        """Return what SCS found when it went on from here; this, where it did not."""
-        if other is None:
-            return self
+    @property
+    def finite(self) -> bool:
+        """Whether there is a point at all."""
+        return bool(np.isfinite(self.x).all() and np.isfinite(self.y).all() and np.isfinite(self.s).all())
+
+    def followed_by(self, other: RawSolution) -> RawSolution:
+        """Return what SCS found when it went on from here, with the work of both."""
         return replace(
             other,
             iterations=self.iterations + other.iterations,
