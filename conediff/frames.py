@@ -93,11 +93,16 @@ class Frames:
     def levelling(self, data: ConeData) -> Frame:
         """Return the frame in which rows of A in exponential cones are of ordinary size."""
 
+        A = self.given.A
+
         def one(cone: Cone, rows: Indices) -> Automorphism | None:
             if shear_rows(cone) is None:
                 return None
-            size = _largest(np.abs(data.A), self.given.A.indices, self.given.m)
-            return levelling(cone, size[:, rows])
+            # Only these rows are looked at, for every solve comes by here.
+            place = np.full(A.shape[0], -1)
+            place[rows[:, 2]] = np.arange(len(rows))
+            mine = np.flatnonzero(place[A.indices] >= 0)
+            return levelling(cone, _largest(np.abs(data.A[:, mine]), place[A.indices[mine]], len(rows)))
 
         return self._frame(data, len(data.A), one)
 
@@ -105,7 +110,7 @@ class Frames:
         self, data: ConeData, count: int, find: Callable[[Cone, Indices], Automorphism | None]
     ) -> Frame:
         """Put T together from what is found for each group of cones, and find E for it where T is not one."""
-        frame = Frame(self, *(np.ones((1, self.given.m)), self._no_shear, np.ones((1, self.given.n))))
+        frame = Frame(self, np.ones((1, self.given.m)), self._no_shear, np.ones((1, self.given.n)))
         found = [(rows, find(cone, rows)) for cone, rows in self.given.cone.groups if not cone.diagonal]
         parts = [(rows, part) for rows, part in found if part is not None]
         if all((part.diagonal == 1).all() for _, part in parts):

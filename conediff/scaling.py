@@ -45,6 +45,8 @@ class Scaling:
 
     def scaled(self, data: ConeData) -> ConeData:
         """Return the scaled programs."""
+        if self.trivial:
+            return data
         return ConeData(
             data.P * self.objective, data.A * self.rows, data.b * self.rows, data.c * self.objective
         )

@@ -128,15 +128,15 @@ def levelling(cone: Cone, size: Array) -> Automorphism | None:
     Parameters
     ----------
     cone : Cone
-    size : array, shape (B, count, dim)
-        Largest entries of each row of A.
+    size : array, shape (B, count)
+        Largest entry of A in the last row of each cone.
     """
-    if not isinstance(cone, (Exponential, DualExponential)):
+    if shear_rows(cone) is None:
         return None
     with np.errstate(divide="ignore"):
-        doublings = np.log2(size[..., 2])
+        doublings = np.log2(size)
     strange = np.isfinite(doublings) & (np.abs(doublings) > _ORDINARY)
     doublings = np.where(strange, -np.round(np.where(strange, doublings, 0.0)), 0.0)
-    diagonal = np.ones(size.shape)
-    diagonal[..., 2] = np.exp2(doublings)
+    diagonal = np.ones((*size.shape, cone.dim))
+    diagonal[..., -1] = np.exp2(doublings)
     return Automorphism(diagonal, doublings * np.log(2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -176,3 +178,11 @@ def test_a_power_of_what_is_tiny_or_huge(decade):
     value = 10.0**decade
     solution = (4 * value) ** (-4 / 3)
     checked(layer, [value], solution, -4 / 3 * solution / value, 1.0)
+
+
+def test_a_pickled_structure_leaves_behind_what_was_made_from_it():
+    program = draw(np.random.default_rng(0), CONES, True, True).program
+    before = len(pickle.dumps(program.structure))
+    A = program.structure.A
+    A.products(np.ones((7, A.nnz)))
+    assert len(pickle.dumps(program.structure)) == before

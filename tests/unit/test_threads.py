@@ -1,4 +1,4 @@
-"""The kept pool: order, errors, forks, and ctrl-C in a long batch."""
+"""The kept pool: order, errors, forks, and ctrl-C in a long batch; BLAS's threads meanwhile."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import textwrap
 import time
 
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from conediff.threads import mapper
+from conediff.threads import mapper, one_blas_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])
@@ -74,3 +75,28 @@ def test_interrupt_stops_promptly_and_leaves_a_clean_state():
         check=False,
     )
     assert result.stdout.strip().endswith("clean"), result.stderr
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_is_held_at_one_thread_until_the_last_one_leaves():
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        assert set(blas_threads()) == {1}
+        first.__exit__(None, None, None)  # not the one that came last: as threads overlap
+        assert set(blas_threads()) == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before and max(before) == 2
+
+
+def test_blas_gets_its_threads_back_after_an_error():
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        with pytest.raises(KeyError), one_blas_thread():
+            raise KeyError
+        assert blas_threads() == before and max(before) == 2
