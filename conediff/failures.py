@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.batch import StackSolution
+from conediff.climb import StackSolution
 from conediff.errors import AccuracyWarning, SolverError, warn
 from conediff.settings import Settings
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
-from conediff.batch import Engine, StackSolution
+from conediff.batch import Engine
+from conediff.climb import StackSolution
 from conediff.dialects import constructor_arguments
 from conediff.layer_solution import LayerSolution
 from conediff.maps import OutputSpec, ParameterSpec, ProblemMaps

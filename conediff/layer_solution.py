@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
-from conediff.batch import Engine, StackSolution
+from conediff.batch import Engine
+from conediff.climb import StackSolution
 from conediff.diagnostics import Diagnostics
 from conediff.failures import settle_failures
 from conediff.maps import MapsVisibility, OutputSpec, ProblemMaps

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.batch import Engine, StackSolution
+from conediff.batch import Engine
+from conediff.climb import StackSolution
 from conediff.errors import SolverError
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings

@@ -7,6 +7,7 @@ a whole; what each program got out of it is measured, and mended, elsewhere.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +58,9 @@ _RANGES: dict[str, tuple[float, float, type]] = {
     "acceleration_interval": (0, np.inf, int),
 }
 
+# Rows of one pile, and programs in it at most.
+_PILE_ROWS = 2048
+_PILE_COUNT = 64
 # Above this many nonzeros SCS's default (a parallel, blocked factorisation where it has one) pays.
 _SMALL = 200_000
 
@@ -234,6 +238,34 @@ class Pile:
         piled_y, piled_s = np.empty(y.size), np.empty(s.size)
         piled_y[self.rows], piled_s[self.rows] = y, s
         return {"x": x.ravel(), "y": piled_y, "s": piled_s}
+
+
+class Piles:
+    """The piles of one structure, each made when it is first needed.
+
+    Parameters
+    ----------
+    structure : Structure
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.structure = structure
+        self._made: dict[int, Pile] = {}
+        self._lock = threading.Lock()
+
+    def of(self, count: int) -> Pile:
+        """Return the pile of so many programs."""
+        with self._lock:
+            if count not in self._made:
+                self._made[count] = Pile(self.structure, count)
+            return self._made[count]
+
+    def size(self, total: int) -> int:
+        """Return how many programs of a stack go into one pile; threads do not matter."""
+        if not self.structure.cone.pileable:
+            return 1
+        rows = max(1, self.structure.n + self.structure.m)
+        return max(1, min(_PILE_COUNT, _PILE_ROWS // rows, total))
 
 
 def _spread(array: Array, count: int) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from conediff.batch import Engine, StackSolution
+from conediff.batch import Engine
+from conediff.climb import StackSolution
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
