@@ -107,7 +107,7 @@ class StackSolution:
     @property
     def usable(self) -> NDArray[np.bool_]:
         """Whether there is a solution, accurate or nearly so, shape (B,)."""
-        return np.isin(self.status, ("solved", "inaccurate"))
+        return np.asarray((self.status == "solved") | (self.status == "inaccurate"))
 
 
 class Climb:
@@ -153,12 +153,12 @@ class Climb:
         if self.start is not None:
             self._from_start(self.start)
         for rung in _PILES:
-            self._in_piles(rung)
+            if self.pending.size:
+                self._in_piles(rung)
         for rung in _LADDER:
-            if self.pending.size == 0:
-                break
-            first = rung is _LADDER[0]
-            self._alone({**rung, **self.settings.scs} if first else {**self.settings.scs, **rung})
+            if self.pending.size:
+                first = rung is _LADDER[0]
+                self._alone({**rung, **self.settings.scs} if first else {**self.settings.scs, **rung})
         self._settle()
         return self.result
 
@@ -167,7 +167,7 @@ class Climb:
         x, y, s = start
         finite = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) & np.isfinite(s).all(axis=1)
         self.result.started_warm = True
-        self._refine(np.flatnonzero(finite), x[finite], (y - s)[finite], max_steps=10)
+        self._refine(np.flatnonzero(finite), x[finite], y[finite], s[finite], max_steps=10)
 
     def _in_piles(self, rung: dict[str, Any]) -> None:
         """Solve what is pending loosely, many programs to one call of SCS, and refine.
@@ -177,8 +177,9 @@ class Climb:
         index = self.pending[~self.hopeless[self.pending]]
         size = self.piles.size(index.size)
         chunks = [index[i : i + size] for i in range(0, index.size, size)]
-        solve = self._scs_at_scale if "scale" not in {**rung, **self.settings.scs} else self._scs
-        raws = list(self.mapper(lambda chunk: solve(chunk, {**rung, **self.settings.scs}), chunks))
+        settings = {**rung, **self.settings.scs}
+        solve = self._scs if "scale" in settings else self._scs_at_scale
+        raws = list(self.mapper(lambda chunk: solve(chunk, settings), chunks))
         good = []
         for chunk, raw in zip(chunks, raws, strict=True):
             if raw is not None:
@@ -210,12 +211,11 @@ class Climb:
         if not solved:
             return
         index = np.concatenate([chunk for chunk, _ in solved])
-        x = np.concatenate([raw.x for _, raw in solved])
-        v = np.concatenate([raw.y - raw.s for _, raw in solved])
+        x, y, s = (np.concatenate([getattr(raw, name) for _, raw in solved]) for name in ("x", "y", "s"))
         if self.settings.refine:
-            self._refine(index, x, v)
+            self._refine(index, x, y, s)
         else:
-            self._accept(index, x, v, [raw.status for _, raw in solved])
+            self._accept(index, x, y - s, [raw.status for _, raw in solved])
 
     def _scs_at_scale(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
         """Run SCS on these programs as one pile, with a scale that fits them."""
@@ -254,10 +254,11 @@ class Climb:
         self.result.setup_time += raw.setup_time
         self.result.solve_time += raw.solve_time
 
-    def _refine(self, index: NDArray[np.intp], x: Array, v: Array, max_steps: int = 30) -> None:
+    def _refine(self, index: NDArray[np.intp], x: Array, y: Array, s: Array, max_steps: int = 30) -> None:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()
-        refined = refine(self.kkt, self.data.take(index), x, v, self.target, max_steps, self.mapper)
+        data = self.data.take(index)
+        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, self.mapper)
         self._keep(index, refined)
         solved = self.result.residual <= self.settings.tol
         self.result.status[solved] = "solved"

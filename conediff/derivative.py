@@ -83,7 +83,7 @@ class StackDerivative:
     @cached_property
     def D(self) -> ProductDerivative:
         """Derivative of the projection at v = y - s."""
-        return self.structure.cone.project_dual(self.y - self.s).derivative()
+        return self.structure.cone.project_dual(self.y - self.s, self.y).derivative()
 
     @cached_property
     def factor(self) -> KKTFactor:

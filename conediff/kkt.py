@@ -24,7 +24,9 @@ from conediff.threads import Mapper
 # of refinement remove it.
 REGULARISATION = 1e-9
 # What is added to it, as its multiple, where a pivot vanishes nevertheless.
-_MORE = (0.0, 1e2, 1e4, 1e6)
+_MORE = (1e2, 1e4, 1e6)
+# A relative residual above this, of the first solve, makes the pivots worth a look.
+_STRANGE = 1e-3
 # Below this an entry of S A or I - D is rounding.
 _ROUNDING = 1e-14
 # Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
@@ -49,25 +51,28 @@ class _PileSolver:
         self._factored = False
 
     def factor(self, values: Array) -> None:
-        """Factorise K with these values, shape (count * nnz,).
-
-        Raises
-        ------
-        RuntimeError
-            If a pivot vanishes, or has the wrong sign.
-        """
+        """Factorise K with these values, shape (count * nnz,)."""
         self.matrix.data = values
-        self._factored = False
-        if self._solver is None:
-            self._solver = qdldl.Solver(self.matrix, upper=True)
-        else:
-            self._solver.update(self.matrix, upper=True)
-        # The constructor raises where a pivot vanishes; `update` says nothing, and leaves zeros in D. A pivot
-        # that rounding has left with the wrong sign for a quasi-definite matrix is as bad, and as silent.
+        try:
+            if self._solver is None:
+                self._solver = qdldl.Solver(self.matrix, upper=True)
+            else:
+                self._solver.update(self.matrix, upper=True)
+            self._factored = True
+        except RuntimeError:  # of the constructor, where a pivot vanishes
+            self._factored = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether every pivot has the sign that a quasi-definite matrix asks for.
+
+        A pivot that vanishes is left a zero by `update`, which says nothing; one that rounding has left with
+        the wrong sign is as bad, and as silent. To look at the pivots, QDLDL copies the whole factor.
+        """
+        if self._solver is None or not self._factored:
+            return False
         _, pivots, order = self._solver.factors()
-        if not np.all(pivots * self._sign[order] > 0):
-            raise RuntimeError("a pivot of the factorisation vanishes, or has the wrong sign")
-        self._factored = True
+        return bool(np.all(pivots * self._sign[order] > 0))
 
     def solve(self, rhs: Array) -> Array:
         """Solve for a right-hand side of shape (count * size,); NaN where there is no factorisation."""
@@ -111,9 +116,8 @@ class KKT:
         values = self.pattern.values(data, derivative)
         scale = self._scale(values)
         pattern = self.pattern
-        columns = np.repeat(np.arange(pattern.size), np.diff(pattern.indptr))
         values *= scale[:, pattern.indices]
-        values *= scale[:, columns]
+        values *= scale[:, pattern.columns]
         shift = np.broadcast_to(np.reshape(regularisation, (-1, 1)) * pattern.sign, scale.shape)
         values[:, pattern.diagonal_at] += shift
         operator = KKTOperator(pattern.structure, data, derivative)
@@ -133,8 +137,7 @@ class KKT:
     def _entries_by_row(self) -> tuple[Indices, Indices]:
         """Entries of the full symmetric K, row by row: places in the upper triangle, and row starts."""
         pattern = self.pattern
-        columns = np.repeat(np.arange(pattern.size), np.diff(pattern.indptr))
-        rows = np.concatenate([pattern.indices, columns])
+        rows = np.concatenate([pattern.indices, pattern.columns])
         order = np.argsort(rows, kind="stable")
         starts = np.searchsorted(rows[order], np.arange(pattern.size))
         return order % pattern.nnz, starts
@@ -164,24 +167,40 @@ class KKTFactor:
         self.operator = operator
         self._kkt, self._scale, self._shift, self._map = kkt, scale, shift, mapper
         self._piles = _piles(len(values), kkt.pattern.size)
-        jobs = [(values[part], shift[part], count) for part, count in self._piles]
-        self._solvers = list(mapper(lambda job: self._factor(*job), jobs))
+        self._checked = False
+        self._solvers = list(mapper(lambda pile: self._factor(values[pile[0]], pile[1]), self._piles))
 
     def __del__(self) -> None:
         for solver in getattr(self, "_solvers", ()):
             self._kkt.give_back(solver)
 
-    def _factor(self, values: Array, shift: Array, count: int) -> _PileSolver:
-        """Factorise one pile; where rounding has eaten the regularisation of a pivot, with more of it."""
-        solver, diagonal = self._kkt.borrow(count), self._kkt.pattern.diagonal_at
-        for more in _MORE:
-            values[:, diagonal] += more * shift
-            try:
-                solver.factor(_padded(values, count).ravel())
-                break
-            except RuntimeError:
-                continue
+    def _factor(self, values: Array, count: int) -> _PileSolver:
+        solver = self._kkt.borrow(count)
+        solver.factor(_padded(values, count).ravel())
         return solver
+
+    def _mended(self) -> bool:
+        """Factorise again, with more regularisation, where rounding has eaten that of a pivot; say if so.
+
+        Asked once, and only when an answer looks strange: it costs more than a factorisation of a small K.
+        """
+        if self._checked:
+            return False
+        self._checked = True
+        return any(list(self._map(self._mend, range(len(self._piles)))))
+
+    def _mend(self, k: int) -> bool:
+        (part, count), solver = self._piles[k], self._solvers[k]
+        if solver.sound:
+            return False
+        values = solver.matrix.data.reshape(count, -1).copy()
+        shift = _padded(self._shift[part] * self._scale[part] ** 2, count)
+        for more in _MORE:
+            values[:, self._kkt.pattern.diagonal_at] += more * shift
+            solver.factor(values.ravel().copy())
+            if solver.sound:
+                break
+        return True
 
     def solve_regularised(self, rhs: Array) -> Array:
         """Solve with the regularised K, once; shapes (B, n + m)."""
@@ -235,6 +254,10 @@ class KKTFactor:
         z = self.solve_regularised(rhs)
         left = rhs - self.operator.apply(z)
         error = _norm(left) / size
+        if not np.all(error < _STRANGE) and self._mended():
+            z = self.solve_regularised(rhs)
+            left = rhs - self.operator.apply(z)
+            error = _norm(left) / size
         for _ in range(steps):
             if not np.any(error > tol):
                 break
@@ -269,6 +292,8 @@ class KKTFactor:
             / scale
         )
         value = 1 / _norm(z)
+        if not np.all(value >= _SUSPICIOUS) and self._mended():
+            return self.smallest_singular_value()
         z = z * value[:, None]
         if np.any(value < _SUSPICIOUS):
             for _ in range(2):

@@ -100,6 +100,7 @@ class KKTPattern:
             places.append((columns[:, None], n + rows[block.cone[block.starts]]))
             places.append((n + rows[:, i], n + rows[:, j]))
         self.indptr, self.indices, at = _compressed(places, self.size)
+        self.columns = np.repeat(diagonal, np.diff(self.indptr))
         self._P_at, self.diagonal_at, self._A_at = at[:3]
         self._blocks = [
             replace(block, targets=at[3 + 2 * k], corner=at[4 + 2 * k]) for k, (block, _) in enumerate(drafts)
@@ -122,13 +123,8 @@ class KKTPattern:
         -------
         array, shape (B, nnz)
         """
-        count = len(derivative.margin)
-        d = np.zeros((count, self.structure.m))
-        for cone, rows, group in derivative.groups:
-            if cone.diagonal:
-                d[:, rows] = group.apply(np.ones(rows.shape))
-            elif is_large(cone):
-                d[:, rows] = _mean_eigenvalue(group, rows.shape)
+        d = self._diagonal(derivative)
+        count = len(d)
         values = np.zeros((count, self.nnz))
         values[:, self._P_at] = data.P[:, self._P_entries]
         values[:, self._A_at] = data.A[:, self._A_entries] * np.sqrt(d[:, self._A_rows])
@@ -140,6 +136,18 @@ class KKTPattern:
             product = _dense_product if D.shape[-1] >= _DENSE_DIM else _sparse_product
             values[:, block.targets] = product(block, data.A, S, count)
         return values
+
+    def _diagonal(self, derivative: ProductDerivative) -> Array:
+        """D's diagonal, or what stands for it, where K's sparsity has no more; shape (B, m)."""
+        if derivative.diagonal is not None:
+            return derivative.diagonal
+        d = np.zeros((*derivative.batch, self.structure.m))
+        for cone, rows, group in derivative.groups:
+            if cone.diagonal:
+                d[:, rows] = group.apply(np.ones(rows.shape))
+            elif is_large(cone):
+                d[:, rows] = _mean_eigenvalue(group, rows.shape)
+        return d
 
 
 def is_large(cone: Cone) -> bool:

@@ -72,7 +72,14 @@ class Refined:
 
 
 def refine(
-    kkt: KKT, data: ConeData, x: Array, v: Array, tol: float, max_steps: int = 30, mapper: Mapper = map
+    kkt: KKT,
+    data: ConeData,
+    x: Array,
+    y: Array,
+    s: Array,
+    tol: float,
+    max_steps: int = 30,
+    mapper: Mapper = map,
 ) -> Refined:
     """Refine approximate solutions until their relative KKT residual is at most ``tol``.
 
@@ -82,8 +89,8 @@ def refine(
     ----------
     kkt : KKT
     data : ConeData
-    x, v : arrays, shape (B, n), (B, m)
-        Where to begin; v = y - s.
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+        Where to begin.
     tol : float
     max_steps : int
     mapper : callable
@@ -91,22 +98,22 @@ def refine(
     """
     size = max(1, _CHUNK // kkt.pattern.nnz)
     if len(x) <= size:
-        return _refine(kkt, data, x, v, tol, max_steps, mapper)
+        return _refine(kkt, data, x, y, s, tol, max_steps, mapper)
 
     def one(start: int) -> Refined:
         part = np.arange(start, min(start + size, len(x)))
-        return _refine(kkt, data.take(part), x[part], v[part], tol, max_steps, map)
+        return _refine(kkt, data.take(part), x[part], y[part], s[part], tol, max_steps, map)
 
     return Refined.joined(list(mapper(one, range(0, len(x), size))))
 
 
 def _refine(
-    kkt: KKT, data: ConeData, x: Array, v: Array, tol: float, max_steps: int, mapper: Mapper
+    kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, tol: float, max_steps: int, mapper: Mapper
 ) -> Refined:
     """Refine a stack, or a chunk of one; see `refine`."""
     structure = kkt.pattern.structure
     R = Residual(structure, data)
-    here = R(x, v)
+    here = R(x, y - s, y)
     refined = Refined.at(here)
     active = np.arange(len(x))
     strength = np.full(len(x), REGULARISATION)
@@ -117,7 +124,7 @@ def _refine(
         if not going.all():
             active, strength = active[going], strength[going]
             R = Residual(structure, data.take(active))
-            here = R(here.x[going], here.v[going])
+            here = R(here.x[going], here.v[going], here.y[going])
         here, moved = _step(kkt, R, here, strength, mapper)
         refined.move(active, here, moved)
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
@@ -133,7 +140,7 @@ def _step(
     merit = here.merit(here.scale1, here.scale2)
     length = np.ones(len(merit))
     for shorter in (*_STEP_LENGTHS[1:], 0.0):
-        there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv)
+        there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y)
         low = there.merit(here.scale1, here.scale2) < (1 - _DECREASE * length) * merit
         refused = ~low & (length > 0)
         if not refused.any():
@@ -141,7 +148,7 @@ def _step(
         length[refused] = shorter
     if not length.any():
         return here, length > 0
-    return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv), length > 0
+    return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y), length > 0
 
 
 def _direction(

@@ -84,9 +84,9 @@ class Residual:
         self.A, self.At = structure.A.products(data.A)
         self._least = np.clip(_largest(data.b), _FLOOR, 1.0)
 
-    def __call__(self, x: Array, v: Array) -> Evaluation:
-        """Evaluate R at x (B, n) and v (B, m)."""
-        projection = self.structure.cone.project_dual(v)
+    def __call__(self, x: Array, v: Array, near: Array | None = None) -> Evaluation:
+        """Evaluate R at x (B, n) and v (B, m); ``near`` (B, m) is about where y will be, if that is known."""
+        projection = self.structure.cone.project_dual(v, near)
         y = projection.point
         Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
         return Evaluation(

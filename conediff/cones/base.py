@@ -62,8 +62,12 @@ class Cone(Protocol):
     def diagonal(self) -> bool:
         """Whether D is always diagonal, so that S A has the sparsity of A."""
 
-    def project_dual(self, v: Array) -> Projection:
-        """Project v, of shape (..., count, dim), onto the dual cone."""
+    def project_dual(self, v: Array, near: Array | None = None) -> Projection:
+        """Project v, of shape (..., count, dim), onto the dual cone.
+
+        ``near``, of the same shape, is about where the projection is, if that is known: a cone may begin
+        its search there.
+        """
 
 
 @dataclass(frozen=True, eq=False)

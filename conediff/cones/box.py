@@ -139,7 +139,7 @@ class Box:
         pinned = (t == 0)[..., None] & finite_lower & finite_upper
         return bound, (at_lower | at_upper | pinned).astype(np.float64)
 
-    def project_dual(self, v: Array) -> BoxProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> BoxProjection:
         r"""Project v, of shape (..., 1, dim), by projecting -v onto K.
 
         With the bounds that bind at t called b, t is the root of the increasing, piecewise linear

@@ -34,7 +34,7 @@ class _Split:
     v, primal, polar : array, shape (N, 3)
         All over ``scale`` (N,).
     surface : int array, shape (k,)
-        Which points project onto the smooth surface; ``rho`` (k,) belongs to them.
+        Which points project onto the smooth surface; ``rays`` belong to them, see `_rays`.
     inside, outside, face : bool array, shape (N,)
         Which are in K, in its polar, or project onto the face x <= 0 = y <= z.
     """
@@ -44,7 +44,7 @@ class _Split:
     primal: Array
     polar: Array
     surface: NDArray[np.intp]
-    rho: Array
+    rays: tuple[Array, Array, Array]
     inside: NDArray[np.bool_]
     outside: NDArray[np.bool_]
     face: NDArray[np.bool_]
@@ -55,7 +55,7 @@ class _Split:
         free[:, 2] |= self.face & (self.v[:, 2] > 0)
         result = Eigenvalues.axes(free)
         at = self.surface
-        p, n, factor = _rays(self.rho)
+        p, n, factor = self.rays
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             kappa = norm3(self.polar[at]) * (factor / norm3(self.primal[at]))
         result.put(at, p, n, np.where(np.isnan(kappa), 0.0, kappa))
@@ -84,8 +84,9 @@ def _depth(ratio: Array, y: Array, z: Array) -> Array:
     return np.asarray(np.minimum((z - y * power) / gradient, y))
 
 
-def _split(v: Array) -> _Split:
-    """Split v, of shape (N, 3)."""
+def _split(v: Array, near: Array | None) -> _Split:
+    """Split v, of shape (N, 3); about known is its projection onto K, ``near`` (N, 3)."""
+    start = np.full(len(v), np.nan) if near is None else _known_ratio(near, near - v)
     v, scale = scaled(v)
     v[np.abs(v) < _NOTHING] = 0.0
     x, y, z = v.T
@@ -97,9 +98,15 @@ def _split(v: Array) -> _Split:
     primal[face] = np.stack([x, np.zeros_like(x), np.maximum(z, 0.0)], axis=-1)[face]
     polar = np.where((inside | outside | face)[:, None], v - primal, 0.0)
     surface = np.flatnonzero(~(inside | outside | face))
-    rho = _ratio(*v[surface].T)
-    primal[surface], polar[surface] = split_on_rays(v[surface], *_rays(rho)[:2])
-    return _Split(v, scale, primal, polar, surface, rho, inside, outside, face)
+    rays = _rays(_ratio(x[surface], y[surface], z[surface], start[surface]))
+    primal[surface], polar[surface] = split_on_rays(v[surface], *rays[:2])
+    return _Split(v, scale, primal, polar, surface, rays, inside, outside, face)
+
+
+def _known_ratio(p: Array, n: Array) -> Array:
+    """About ρ of points on the surface, of p and -n (N, 3), from the larger of the two; else anything."""
+    with np.errstate(all="ignore"):
+        return np.where(p[:, 1] > n[:, 0], p[:, 0] / p[:, 1], 1 + n[:, 1] / n[:, 0])
 
 
 def _rays(rho: Array) -> tuple[Array, Array, Array]:
@@ -117,8 +124,10 @@ def _rays(rho: Array) -> tuple[Array, Array, Array]:
     return p / size_p[:, None], n / size_n[:, None], factor
 
 
-def _ratio(x: Array, y: Array, z: Array) -> Array:
+def _ratio(x: Array, y: Array, z: Array, start: Array) -> Array:
     r"""Find ρ = x/y of the projection onto K, for points (k,) with no entry above one.
+
+    Begin at ``start`` (k,), where that makes sense.
 
     From v = p + n follow |p|, |n| ∝ a = (ρ - 1) x + y and d = x - ρ y, over q = ρ² - ρ + 1, and
     (a e^ρ - d e^-ρ)/q = z, an increasing function while a, d > 0. It is solved in the form
@@ -144,7 +153,8 @@ def _ratio(x: Array, y: Array, z: Array) -> Array:
             value = np.where(a <= 0, -np.inf, np.where(d <= 0, np.inf, value))
             return value, 1 + (grow + fall) / 2 - bend
 
-        start = np.where(high - low > 2, np.clip(0.0, low + 1, high - 1), (low + high) / 2)
+        middle = np.where(high - low > 2, np.clip(0.0, low + 1, high - 1), (low + high) / 2)
+        start = np.where((start > low) & (start < high), start, middle)
         return increasing_root(function, low, high, start)
 
 
@@ -181,9 +191,9 @@ class Exponential:
     dim = 3
     diagonal = False
 
-    def project_dual(self, v: Array) -> ExponentialProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> ExponentialProjection:
         """Project v, of shape (..., count, 3), onto the dual: minus the projection of -v onto the polar."""
-        split = _split(-v.reshape(-1, 3))
+        split = _split(-v.reshape(-1, 3), None if near is None else (near - v).reshape(-1, 3))
         point = -split.scale[:, None] * split.polar
         return ExponentialProjection(point.reshape(v.shape), split, True)
 
@@ -201,8 +211,8 @@ class DualExponential:
     dim = 3
     diagonal = False
 
-    def project_dual(self, v: Array) -> ExponentialProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> ExponentialProjection:
         """Project v, of shape (..., count, 3), onto the exponential cone."""
-        split = _split(v.reshape(-1, 3))
+        split = _split(v.reshape(-1, 3), None if near is None else near.reshape(-1, 3))
         point = split.scale[:, None] * split.primal
         return ExponentialProjection(point.reshape(v.shape), split, False)

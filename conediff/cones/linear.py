@@ -46,7 +46,7 @@ class Zero:
     dim = 1
     diagonal = True
 
-    def project_dual(self, v: Array) -> FreeProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> FreeProjection:
         """Return v itself, shape (..., count, 1)."""
         return FreeProjection(v)
 
@@ -64,6 +64,6 @@ class NonNegative:
     dim = 1
     diagonal = True
 
-    def project_dual(self, v: Array) -> NonNegativeProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> NonNegativeProjection:
         """Return max(v, 0), for v of shape (..., count, 1)."""
         return NonNegativeProjection(v, np.maximum(v, 0.0))

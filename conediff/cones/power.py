@@ -214,7 +214,7 @@ class Power:
     def _exponents(self) -> Array:
         return np.array(self.alphas, dtype=float)
 
-    def project_dual(self, v: Array) -> PowerProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> PowerProjection:
         """Project v, of shape (..., count, 3): minus the projection of -v onto the polar of K_a for a
         power cone, the projection onto K_a itself for a dual one."""
         alpha = np.broadcast_to(self._exponents, v.shape[:-1]).ravel()

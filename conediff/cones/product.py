@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones._parse import parsed
-from conediff.cones.base import Array, Cone, ConeDerivative, Projection
+from conediff.cones.base import Array, Cone, ConeDerivative, DiagonalDerivative, Projection
 from conediff.cones.box import Box
 from conediff.cones.exponential import DualExponential, Exponential
 from conediff.cones.linear import NonNegative, Zero
@@ -53,12 +53,23 @@ class ProductDerivative:
             result = np.minimum(result, derivative.margin.min(axis=-1, initial=np.inf))
         return result
 
+    @cached_property
+    def diagonal(self) -> Array | None:
+        """D's diagonal, shape (..., m), where that is all there is; it is zeros and ones, so that S = D."""
+        if not all(isinstance(derivative, DiagonalDerivative) for _, _, derivative in self.groups):
+            return None
+        return self._each([derivative.apply for _, _, derivative in self.groups], np.ones(self.cone.dim))
+
     def apply(self, h: Array) -> Array:
         """Return D h, for h of shape (..., m)."""
+        if self.diagonal is not None:
+            return np.asarray(self.diagonal * self.cone.checked(h))
         return self._each([derivative.apply for _, _, derivative in self.groups], h)
 
     def apply_root(self, h: Array) -> Array:
         """Return S h, for h of shape (..., m)."""
+        if self.diagonal is not None:
+            return np.asarray(self.diagonal * self.cone.checked(h))
         return self._each([derivative.apply_root for _, _, derivative in self.groups], h)
 
     def _each(self, operators: list[Callable[[Array], Array]], h: Array) -> Array:
@@ -190,8 +201,8 @@ class ProductCone:
         """Whether several copies make a cone that SCS takes: it has room for one box cone only."""
         return self.bl is None
 
-    def project_dual(self, v: Array) -> ProductProjection:
-        """Project v, of shape (..., m), onto the dual cone.
+    def project_dual(self, v: Array, near: Array | None = None) -> ProductProjection:
+        """Project v, of shape (..., m), onto the dual cone; ``near``, of that shape, is about the result.
 
         Raises
         ------
@@ -202,7 +213,7 @@ class ProductCone:
         point = np.empty(v.shape)
         projections = []
         for (cone, _), place in zip(self.groups, self.places, strict=True):
-            projection = cone.project_dual(place.take(v))
+            projection = cone.project_dual(place.take(v), None if near is None else place.take(near))
             place.put(point, projection.point)
             projections.append(projection)
         return ProductProjection(self, point, tuple(projections))

@@ -211,7 +211,7 @@ class PSD:
         """Only matrices of one row have a diagonal D."""
         return self.order == 1
 
-    def project_dual(self, v: Array) -> PSDProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> PSDProjection:
         """Project v, of shape (..., count, dim)."""
         return _project(v, self.order, False)
 
@@ -240,6 +240,6 @@ class ComplexPSD:
         """Only matrices of one row have a diagonal D."""
         return self.order == 1
 
-    def project_dual(self, v: Array) -> PSDProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> PSDProjection:
         """Project v, of shape (..., count, dim)."""
         return _project(v, self.order, True)

@@ -51,10 +51,13 @@ def increasing_root(function: Function, lower: Array, upper: Array, start: Array
         following = _safeguarded(x, step, low, high, last, iteration)
         moved = np.abs(following - x)
         unit = _EPS * np.maximum(np.abs(x), 1.0)
-        small = (np.abs(step) <= 4 * unit) | (high - low <= 4 * unit)
-        noise = (np.abs(step) <= 512 * unit) & (np.abs(step) >= last / 2)
-        done = small | noise
-        result[which] = np.where(done & (np.abs(step) <= 512 * unit), np.clip(x + step, low, high), following)
+        # Newton's next error is about this one's square, over the distance to the nearest pole.
+        away = np.minimum(np.minimum(x - lower[which], upper[which] - x), 1.0)
+        size = np.abs(step)
+        last_step = (size * size <= unit * away) | (size <= 4 * unit)
+        noise = (size <= 512 * unit) & (size >= last / 2)
+        done = last_step | noise | (high - low <= 4 * unit)
+        result[which] = np.where(last_step | noise, np.clip(x + step, low, high), following)
         going = ~done
         which, x, last = which[going], following[going], moved[going]
         low, high = low[going], high[going]
@@ -65,7 +68,7 @@ def _safeguarded(x: Array, step: Array, low: Array, high: Array, last: Array, it
     """Return the next point: Newton's, else one near the end that Newton's crossed, else the middle."""
     newton = x + step
     following = newton
-    if iteration < 30:
+    if iteration < 30 and not np.all((low < newton) & (newton < high)):
         left, right = x - low, high - x
         edge = 2 * _EPS * np.maximum(np.abs(x), 1.0)
         with np.errstate(all="ignore"):  # at an end, or where the function is infinite: not used then

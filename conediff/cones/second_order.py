@@ -133,7 +133,7 @@ class SecondOrder:
         """Only cones of one row have a diagonal D."""
         return self.dim == 1
 
-    def project_dual(self, v: Array) -> SecondOrderProjection:
+    def project_dual(self, v: Array, near: Array | None = None) -> SecondOrderProjection:
         """Project v, of shape (..., count, dim)."""
         v0, v1 = v[..., 0], v[..., 1:]
         norm = _norm(v1)

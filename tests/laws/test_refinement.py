@@ -25,6 +25,12 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "maros_meszaros
 PROBLEMS = sorted(DATA.glob("*.mat"))
 
 
+def apart(structure, v):
+    """y and s of v = y - s."""
+    y = structure.cone.project_dual(v).point
+    return y, y - v
+
+
 def solve(program, data=None, **settings):
     return Engine(program.structure).solve(program.data if data is None else data, Settings(**settings))
 
@@ -87,7 +93,9 @@ class TestRefinement:
         program = quadratic_program(rng)
         solution = solve(program)
         v = solution.y - solution.s
-        refined = refine(KKT(program.structure), program.data, solution.x, v, tol=1e-9)
+        refined = refine(
+            KKT(program.structure), program.data, solution.x, *apart(program.structure, v), tol=1e-9
+        )
         assert refined.steps[0] == 0
         assert np.array_equal(refined.x, solution.x)
 
@@ -96,7 +104,9 @@ class TestRefinement:
         data = stack(program, 40, rng)
         x, v = 10 * rng.standard_normal((40, program.n)), 10 * rng.standard_normal((40, program.m))
         before = Residual(program.structure, data)(x, v)
-        refined = refine(KKT(program.structure), data, x, v, tol=1e-10, max_steps=3)
+        refined = refine(
+            KKT(program.structure), data, x, *apart(program.structure, v), tol=1e-10, max_steps=3
+        )
         after = Residual(program.structure, data)(refined.x, refined.y - refined.s)
         assert (after.merit(before.scale1, before.scale2) <= before.merit(before.scale1, before.scale2)).all()
         assert np.allclose(after.relative, refined.residual, rtol=1e-3, atol=1e-14)
@@ -105,9 +115,15 @@ class TestRefinement:
         program = quadratic_program(rng)
         data = stack(program, 3, rng)
         x, v = np.zeros((3, program.n)), np.zeros((3, program.m))
-        alone = refine(KKT(program.structure), data.take(np.array([0, 2])), x[:2], v[:2], tol=1e-10)
+        alone = refine(
+            KKT(program.structure),
+            data.take(np.array([0, 2])),
+            x[:2],
+            *apart(program.structure, v[:2]),
+            tol=1e-10,
+        )
         x[1] = np.nan
-        together = refine(KKT(program.structure), data, x, v, tol=1e-10)
+        together = refine(KKT(program.structure), data, x, *apart(program.structure, v), tol=1e-10)
         assert np.isinf(together.residual[1])
         assert np.allclose(together.x[[0, 2]], alone.x, rtol=1e-12)
 
