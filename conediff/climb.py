@@ -24,7 +24,8 @@ from conediff.threads import Mapper, mapper
 
 # SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
 _PILES: tuple[dict[str, Any], ...] = (
-    {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 200},
+    {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 25},
+    {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 200},
     {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000, "scale": 1.0},
 )
 # Iterations after which SCS's first run is looked at: its `scale`, guessed from the data before, is best near
@@ -178,8 +179,7 @@ class Climb:
         size = self.piles.size(index.size)
         chunks = [index[i : i + size] for i in range(0, index.size, size)]
         settings = {**rung, **self.settings.scs}
-        solve = self._scs if "scale" in settings else self._scs_at_scale
-        raws = list(self.mapper(lambda chunk: solve(chunk, settings), chunks))
+        raws = list(self.mapper(lambda chunk: self._scs(chunk, self._at_scale(chunk, settings)), chunks))
         good = []
         for chunk, raw in zip(chunks, raws, strict=True):
             if raw is not None:
@@ -188,7 +188,7 @@ class Climb:
                 good.append((chunk, raw))
             else:
                 self.hopeless[chunk] = True
-        self._refine_raw(good)
+        self._refine_raw(good, patient=False)
 
     def _alone(self, settings: dict[str, Any]) -> None:
         """Solve what is pending one by one, from the best point so far, and refine."""
@@ -206,29 +206,26 @@ class Climb:
         self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
         self._refine_raw(refinable)
 
-    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]]) -> None:
+    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]], patient: bool = True) -> None:
         """Refine what SCS found, or accept it where there is to be no refinement."""
         if not solved:
             return
         index = np.concatenate([chunk for chunk, _ in solved])
         x, y, s = (np.concatenate([getattr(raw, name) for _, raw in solved]) for name in ("x", "y", "s"))
         if self.settings.refine:
-            self._refine(index, x, y, s)
+            self._refine(index, x, y, s, patient=patient)
         else:
             self._accept(index, x, y - s, [raw.status for _, raw in solved])
 
-    def _scs_at_scale(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
-        """Run SCS on these programs as one pile, with a scale that fits them."""
+    def _at_scale(self, index: NDArray[np.intp], settings: dict[str, Any]) -> dict[str, Any]:
+        """Give SCS a `scale` that fits these programs, where there is none yet: about |y| / |s|."""
+        if "scale" in settings:
+            return settings
+        y, s = np.linalg.norm(self.result.y[index]), np.linalg.norm(self.result.s[index])
         scale = _first_scale(self.data.take(index))
-        most = settings["max_iters"]
-        raw = self._scs(index, {**settings, "scale": scale, "max_iters": min(_LOOK, most)})
-        if raw is None or raw.status != "inaccurate" or most <= _LOOK or not raw.finite:
-            return raw
-        ratio = float(np.linalg.norm(raw.y)) / max(float(np.linalg.norm(raw.s)), 1e-300)
-        better = _power_of_two(min(max(ratio, scale / _STRIDE), scale * _STRIDE))
-        settings = {**settings, "scale": better, "max_iters": most - _LOOK}
-        further = self._scs(index, settings, (raw.x, raw.y, raw.s))
-        return raw.followed_by(further) if further is not None and further.finite else raw
+        if np.isfinite(y) and s > 0:
+            scale = _power_of_two(min(max(float(y / s), scale / _STRIDE), scale * _STRIDE))
+        return {**settings, "scale": scale}
 
     def _scs(
         self,
@@ -254,11 +251,19 @@ class Climb:
         self.result.setup_time += raw.setup_time
         self.result.solve_time += raw.solve_time
 
-    def _refine(self, index: NDArray[np.intp], x: Array, y: Array, s: Array, max_steps: int = 30) -> None:
+    def _refine(
+        self,
+        index: NDArray[np.intp],
+        x: Array,
+        y: Array,
+        s: Array,
+        max_steps: int = 30,
+        patient: bool = True,
+    ) -> None:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()
         data = self.data.take(index)
-        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, self.mapper)
+        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, self.mapper, patient)
         self._keep(index, refined)
         solved = self.result.residual <= self.settings.tol
         self.result.status[solved] = "solved"

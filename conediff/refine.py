@@ -12,6 +12,7 @@ Source: Ali, Wong, Kolter (2017), A semismooth Newton method for fast, generic c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,6 +25,9 @@ from conediff.threads import Mapper
 
 # Lengths at which a step is tried, one after the other.
 _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
+# Where SCS may still help, shorter ones are not worth trying, nor going on after a step that left more of
+# the residual than this.
+_LONG, _QUICK = 0.5, 0.7
 # Decrease of the residual that a full step has to bring; of a shorter one, in proportion.
 _DECREASE = 1e-2
 # A refused step is tried again with so many times the regularisation, up to the most.
@@ -80,6 +84,7 @@ def refine(
     tol: float,
     max_steps: int = 30,
     mapper: Mapper = map,
+    patient: bool = True,
 ) -> Refined:
     """Refine approximate solutions until their relative KKT residual is at most ``tol``.
 
@@ -95,20 +100,30 @@ def refine(
     max_steps : int
     mapper : callable
         Like the built-in ``map``; may run in threads.
+    patient : bool
+        Whether to go on where steps are short, are refused, or bring little.
     """
     size = max(1, _CHUNK // kkt.pattern.nnz)
     if len(x) <= size:
-        return _refine(kkt, data, x, y, s, tol, max_steps, mapper)
+        return _refine(kkt, data, x, y, s, tol, max_steps, mapper, patient)
 
     def one(start: int) -> Refined:
         part = np.arange(start, min(start + size, len(x)))
-        return _refine(kkt, data.take(part), x[part], y[part], s[part], tol, max_steps, map)
+        return _refine(kkt, data.take(part), x[part], y[part], s[part], tol, max_steps, map, patient)
 
     return Refined.joined(list(mapper(one, range(0, len(x), size))))
 
 
 def _refine(
-    kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, tol: float, max_steps: int, mapper: Mapper
+    kkt: KKT,
+    data: ConeData,
+    x: Array,
+    y: Array,
+    s: Array,
+    tol: float,
+    max_steps: int,
+    mapper: Mapper,
+    patient: bool,
 ) -> Refined:
     """Refine a stack, or a chunk of one; see `refine`."""
     structure = kkt.pattern.structure
@@ -117,29 +132,34 @@ def _refine(
     refined = Refined.at(here)
     active = np.arange(len(x))
     strength = np.full(len(x), REGULARISATION)
+    promising = np.ones(len(x), dtype=bool)
+    lengths = _STEP_LENGTHS if patient else [length for length in _STEP_LENGTHS if length >= _LONG]
     for _ in range(max_steps):
-        going = (here.relative > tol) & np.isfinite(here.relative) & (strength <= _MOST)
+        going = promising & (here.relative > tol) & np.isfinite(here.relative) & (strength <= _MOST)
         if not going.any():
             break
         if not going.all():
-            active, strength = active[going], strength[going]
+            active, strength, promising = active[going], strength[going], promising[going]
             R = Residual(structure, data.take(active))
             here = R(here.x[going], here.v[going], here.y[going])
-        here, moved = _step(kkt, R, here, strength, mapper)
+        before = here.relative
+        here, moved = _step(kkt, R, here, strength, lengths, mapper)
         refined.move(active, here, moved)
+        if not patient:
+            promising = moved & (here.relative < _QUICK * before)
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
         strength = np.maximum(strength * np.where(moved, 1 / _MORE, _MORE), REGULARISATION)
     return refined
 
 
 def _step(
-    kkt: KKT, R: Residual, here: Evaluation, strength: Array, mapper: Mapper
+    kkt: KKT, R: Residual, here: Evaluation, strength: Array, lengths: Sequence[float], mapper: Mapper
 ) -> tuple[Evaluation, NDArray[np.bool_]]:
     """Take one damped Newton step of every program; say where it arrived and which moved."""
     dx, dv = _direction(kkt, R, here, strength, mapper)
     merit = here.merit(here.scale1, here.scale2)
     length = np.ones(len(merit))
-    for shorter in (*_STEP_LENGTHS[1:], 0.0):
+    for shorter in (*lengths[1:], 0.0):
         there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y)
         low = there.merit(here.scale1, here.scale2) < (1 - _DECREASE * length) * merit
         refused = ~low & (length > 0)
