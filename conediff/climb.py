@@ -24,7 +24,7 @@ from conediff.threads import Mapper, mapper
 
 # SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
 _PILES: tuple[dict[str, Any], ...] = (
-    {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 25},
+    {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 25, "acceleration_lookback": 0},
     {"eps_abs": 1e-3, "eps_rel": 1e-3, "max_iters": 200},
     {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iters": 1000, "scale": 1.0},
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from conediff.derivative import METHODS
 from conediff.dialects import FOREIGN, translated
-from conediff.solver import SCS_SETTINGS, checked_settings
+from conediff.scs_settings import SCS_SETTINGS, checked_settings
 
 ON_FAILURE = ("raise", "nan", "zero_grad")
 

@@ -19,45 +19,6 @@ from numpy.typing import NDArray
 
 from conediff.structure import Array, ConeData, Pattern, Structure
 
-# Settings that are passed through to SCS; `eps` is short for both tolerances.
-SCS_SETTINGS = frozenset(
-    {
-        "normalize",
-        "scale",
-        "adaptive_scale",
-        "adaptive_diag_scale",
-        "rho_x",
-        "max_iters",
-        "eps_abs",
-        "eps_rel",
-        "eps_infeas",
-        "alpha",
-        "time_limit_secs",
-        "verbose",
-        "acceleration_lookback",
-        "acceleration_interval",
-        "acceleration_type_1",
-        "acceleration_regularization",
-        "acceleration_relaxation",
-        "write_data_filename",
-        "log_csv_filename",
-        "linear_solver",
-    }
-)
-
-# Open intervals; SCS itself prints what is wrong and says no more.
-_RANGES: dict[str, tuple[float, float, type]] = {
-    "eps_abs": (0, np.inf, float),
-    "eps_rel": (0, np.inf, float),
-    "eps_infeas": (0, np.inf, float),
-    "scale": (0, np.inf, float),
-    "rho_x": (0, np.inf, float),
-    "alpha": (0, 2, float),
-    "max_iters": (0, np.inf, int),
-    "acceleration_lookback": (-1, np.inf, int),
-    "acceleration_interval": (0, np.inf, int),
-}
-
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
@@ -118,40 +79,6 @@ class RawSolution:
         )
 
 
-def _checked(name: str, value: Any, low: float, high: float, kind: type) -> None:
-    """Raise where a number is not of its kind, or not within (low, high)."""
-    right_kind = isinstance(value, (int, np.integer) if kind is int else (int, float, np.number))
-    if isinstance(value, bool) or not right_kind or not low < value < high:
-        bounds = f"above {low:g}" if np.isinf(high) else f"between {low:g} and {high:g}"
-        what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"solver setting {name!r} must be {what} {bounds}, got {value!r}")
-
-
-def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return SCS's settings with ``eps`` spelt out.
-
-    Raises
-    ------
-    TypeError
-        If a name is not one of SCS's; the message lists those that are.
-    ValueError
-        If a value is out of SCS's range.
-    """
-    unknown = sorted(set(settings) - SCS_SETTINGS - {"eps"})
-    if unknown:
-        known = ", ".join(sorted(SCS_SETTINGS | {"eps"}))
-        raise TypeError(f"unknown solver setting {unknown[0]!r}; the settings of SCS are: {known}")
-    result = dict(settings)
-    eps = result.pop("eps", None)
-    if eps is not None:
-        result.setdefault("eps_abs", eps)
-        result.setdefault("eps_rel", eps)
-    for name, (low, high, kind) in _RANGES.items():
-        if name in result:
-            _checked(name, result[name], low, high, kind)
-    return result
-
-
 class Pile:
     """A fixed number of programs of one structure as one cone program.
 
@@ -173,6 +100,7 @@ class Pile:
         upper = structure.P.indices <= structure.P.columns
         self._upper = np.flatnonzero(upper)
         self._P = _upper_pattern(structure.P, upper).stacked(count)
+        self._kept = _Workspaces()
 
     def solve(
         self,
@@ -200,9 +128,8 @@ class Pile:
         arguments = {"verbose": False, **settings}
         if self._A.nnz + self._P.nnz < _SMALL:
             arguments.setdefault("linear_solver", "qdldl")
-        solver = scs.SCS(self._scs_data(data), dict(self._cones) or {"l": 1}, **arguments)
         start = self._scs_start(warm_start)
-        raw = solver.solve(bool(start), **start)
+        raw = self._run(data, arguments, start)
         info = raw["info"]
         if info["status_val"] == -5:
             raise KeyboardInterrupt
@@ -217,18 +144,42 @@ class Pile:
             residuals=(info["res_pri"], info["res_dual"], info["gap"]),
         )
 
-    def _scs_data(self, data: ConeData) -> dict[str, Any]:
-        """Stack the numbers; a program without rows gets one that says 0 <= 1, for SCS wants one."""
-        m, n, k = self.structure.m, self.structure.n, self.count
-        A = self._A.matrix(_spread(data.A, k).ravel())
-        b = np.empty(k * m)
-        b[self.rows] = data.b
-        if m == 0:
-            A, b = sp.csc_array((1, k * n)), np.ones(1)
-        result: dict[str, Any] = {"A": A, "b": b, "c": _spread(data.c, k).ravel()}
-        if self._P.nnz:
-            result["P"] = self._P.matrix(_spread(data.P, k)[:, self._upper].ravel())
+    def _run(self, data: ConeData, arguments: dict[str, Any], start: dict[str, Array]) -> dict[str, Any]:
+        """Call SCS; where only b and c have moved since an earlier call, with its scaling and factor."""
+        b, c = self._vectors(data)
+        shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < _SMALL
+        # The memory of the acceleration outlives a call, and would make the next one depend on it.
+        if not shared or arguments.get("acceleration_lookback") != 0:
+            result: dict[str, Any] = self._workspace(data, b, c, arguments).solve(bool(start), **start)
+            return result
+        key = (data.A.tobytes(), data.P.tobytes(), *sorted(arguments.items()))
+        solver = self._kept.take(key)
+        kept = solver is not None
+        if not kept:
+            # Without b and c, which would leave their mark on the scaling.
+            solver = self._workspace(data, np.zeros(b.size), np.zeros(c.size), arguments)
+        solver.update(b=b, c=c)
+        result = solver.solve(bool(start), **start)
+        if kept:
+            result["info"]["setup_time"] = 0.0
+        if result["info"]["scale_updates"] == 0:
+            self._kept.give(key, solver)
         return result
+
+    def _workspace(self, data: ConeData, b: Array, c: Array, arguments: dict[str, Any]) -> Any:
+        """Set SCS up."""
+        k = self.count
+        A = self._A.matrix(_spread(data.A, k).ravel()) if self.structure.m else sp.csc_array((1, c.size))
+        numbers: dict[str, Any] = {"A": A, "b": b, "c": c}
+        if self._P.nnz:
+            numbers["P"] = self._P.matrix(_spread(data.P, k)[:, self._upper].ravel())
+        return scs.SCS(numbers, dict(self._cones) or {"l": 1}, **arguments)
+
+    def _vectors(self, data: ConeData) -> tuple[Array, Array]:
+        """Stack b and c; a program without rows gets one that says 0 <= 1, for SCS wants one."""
+        b = np.empty(self.count * self.structure.m)
+        b[self.rows] = data.b
+        return (b if b.size else np.ones(1)), _spread(data.c, self.count).ravel()
 
     def _scs_start(self, start: tuple[Array, Array, Array] | None) -> dict[str, Array]:
         """Lay a warm start down the pile; none for a program without rows."""
@@ -238,6 +189,27 @@ class Pile:
         piled_y, piled_s = np.empty(y.size), np.empty(s.size)
         piled_y[self.rows], piled_s[self.rows] = y, s
         return {"x": x.ravel(), "y": piled_y, "s": piled_s}
+
+
+class _Workspaces:
+    """SCS's workspaces that nobody uses at the moment, of the matrices and settings that were last used."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] | None = None
+        self._free: list[Any] = []
+        self._lock = threading.Lock()
+
+    def take(self, key: tuple[Any, ...]) -> Any:
+        """Take a workspace of this key; None if there is none."""
+        with self._lock:
+            return self._free.pop() if self._free and self._key == key else None
+
+    def give(self, key: tuple[Any, ...], workspace: Any) -> None:
+        """Let others use it."""
+        with self._lock:
+            if self._key != key:
+                self._key, self._free = key, []
+            self._free.append(workspace)
 
 
 class Piles:

@@ -64,7 +64,10 @@ class Pattern:
     def _blank(self) -> tuple[sp.csc_array, sp.csr_array]:
         """The matrix and its transpose without values: SciPy's checks, once."""
         matrix = sp.csc_array((np.zeros(self.nnz), self.indices, self.indptr), shape=self.shape)
-        return matrix, matrix.T
+        matrix.has_sorted_indices = True
+        transposed = matrix.T
+        transposed.has_sorted_indices = True
+        return matrix, transposed
 
     def matrix(self, values: Array) -> sp.csc_array:
         """Return the CSC matrix with these values, shape (nnz,)."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.solver import SCS_SETTINGS, Pile, checked_settings
+from conediff.scs_settings import SCS_SETTINGS, checked_settings
+from conediff.solver import Pile
 from conediff.structure import ConeData
 from tests.laws.programs import CONES, distance, draw
 
@@ -88,6 +89,35 @@ def test_data_stay_as_they_are():
     after = (data.P, data.A, data.b, data.c, structure.A.indices, structure.P.indices)
     for one, other in zip(after, before, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["mixed", "exponential"])
+def test_a_workspace_that_is_kept_gives_what_a_new_one_gives(name, monkeypatch):
+    """Where only b and c move SCS is set up once, and nothing of the call before is left."""
+    _, structure, data = family(name, 5)
+    made = []
+    new = Pile._workspace
+    monkeypatch.setattr(Pile, "_workspace", lambda *args: made.append(1) or new(*args))
+    pile = Pile(structure, 1)
+    fixed = ConeData(data.P[:1], data.A[:1], data.b, data.c)
+    short = {"max_iters": 25, "scale": 0.5, "acceleration_lookback": 0}
+    for k in range(5):
+        program = ConeData(fixed.P, fixed.A, data.b[k : k + 1], data.c[k : k + 1])
+        again, fresh = pile.solve(program, short), Pile(structure, 1).solve(program, short)
+        assert again.iterations == fresh.iterations
+        for part in ("x", "y", "s"):
+            np.testing.assert_array_equal(getattr(again, part), getattr(fresh, part))
+    assert len(made) == 1 + 5
+    pile.solve(program, {**short, "scale": 1.0})
+    assert len(made) == 7, "other settings need another workspace"
+    doubled = ConeData(program.P, 2 * program.A, program.b, program.c)
+    pile.solve(doubled, {**short, "scale": 1.0})
+    assert len(made) == 8, "and so does another matrix"
+    pile.solve(doubled, {**short, "scale": 1.0})
+    assert len(made) == 8
+    for _ in range(2):
+        pile.solve(doubled, {**short, "scale": 1.0, "acceleration_lookback": 5})
+    assert len(made) == 10, "the acceleration remembers"
 
 
 def test_settings():
