@@ -60,6 +60,8 @@ class Engine:
             return result
         # What y and s turn out to be asks for another frame, now and then: begin again from there.
         better = self.frames.balancing(data, result.x, result.y, result.s)
+        if better is frame:
+            return result
         index = np.flatnonzero(result.usable & better.differs(frame))
         if index.size:
             data = data.repeated(result.count).take(index)

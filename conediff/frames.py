@@ -57,12 +57,20 @@ class Frames:
     ----------
     given, structure : Structure
         As given, and with room in A for what shears fill in: mostly the same.
+    identity : Frame
+        That of the programs as they are.
     """
 
     def __init__(self, structure: Structure) -> None:
         self.given = structure
         lifted, self._kept, self._shears = _lifted(structure)
-        self._no_shear = np.zeros((1, self._shears.into.size))
+        self._groups = [(cone, rows) for cone, rows in structure.cone.groups if not cone.diagonal]
+        self.identity = Frame(
+            self,
+            np.ones((1, structure.m)),
+            np.zeros((1, self._shears.into.size)),
+            np.ones((1, structure.n)),
+        )
         self.structure = (
             structure if lifted is structure.A else Structure(structure.P, lifted, structure.cone)
         )
@@ -110,16 +118,15 @@ class Frames:
         self, data: ConeData, count: int, find: Callable[[Cone, Indices], Automorphism | None]
     ) -> Frame:
         """Put T together from what is found for each group of cones, and find E for it where T is not one."""
-        frame = Frame(self, np.ones((1, self.given.m)), self._no_shear, np.ones((1, self.given.n)))
-        found = [(rows, find(cone, rows)) for cone, rows in self.given.cone.groups if not cone.diagonal]
+        found = [(rows, find(cone, rows)) for cone, rows in self._groups]
         parts = [(rows, part) for rows, part in found if part is not None]
         if all((part.diagonal == 1).all() for _, part in parts):
-            return frame
+            return self.identity
         diagonal, shear = np.ones((count, self.given.m)), [np.zeros((count, 0))]
         for rows, part in parts:
             diagonal[:, rows] = part.diagonal
             shear += [] if part.shear is None else [part.shear]
-        frame = replace(frame, diagonal=diagonal, shear=np.hstack(shear))
+        frame = replace(self.identity, diagonal=diagonal, shear=np.hstack(shear))
         size = _largest(np.abs(frame.data(data).A), self.structure.A.columns, self.given.n)
         strange = (size > 0) & ((size < 1 / _ORDINARY) | (size > _ORDINARY))
         strange &= (diagonal != 1).any(axis=1, keepdims=True)

@@ -134,6 +134,13 @@ class KKT:
         return 1 / np.sqrt(largest)
 
     @cached_property
+    def probe(self) -> Array:
+        """A random unit vector, always the same, shape (n + m,)."""
+        vector = np.random.default_rng(0).standard_normal(self.pattern.size)
+        probe: Array = vector / np.linalg.norm(vector)
+        return probe
+
+    @cached_property
     def _entries_by_row(self) -> tuple[Indices, Indices]:
         """Entries of the full symmetric K, row by row: places in the upper triangle, and row starts."""
         pattern = self.pattern
@@ -286,11 +293,7 @@ class KKTFactor:
             The unit vector that shows it, in unscaled coordinates (r, t); meaningful where value is small.
         """
         scale = self._scale
-        start = np.random.default_rng(0).standard_normal(scale.shape[1])
-        z = (
-            self.solve_regularised(np.broadcast_to(start / np.linalg.norm(start), scale.shape) / scale)
-            / scale
-        )
+        z = self.solve_regularised(self._kkt.probe / scale) / scale
         value = 1 / _norm(z)
         if not np.all(value >= _SUSPICIOUS) and self._mended():
             return self.smallest_singular_value()

@@ -85,21 +85,28 @@ class _Blas:
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
         self._libraries: Any = None
-        self._limit: Any = None
+        self._before: list[tuple[Any, int]] = []
 
     def enter(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
                 if self._libraries is None:
-                    self._libraries = ThreadpoolController().select(user_api="blas")
-                self._limit = self._libraries.limit(limits=1)
+                    self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+                # Not `limit`, which asks every library for all that there is to know, and is slow.
+                threads = [(library, library.get_num_threads()) for library in self._libraries]
+                self._before = [
+                    (library, count) for library, count in threads if count is not None and count > 1
+                ]
+                for library, _ in self._before:
+                    library.set_num_threads(1)
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._limit.restore_original_limits()
+                for library, count in self._before:
+                    library.set_num_threads(count)
 
 
 _blas = _Blas()
