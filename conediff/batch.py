@@ -82,6 +82,8 @@ class Engine:
             start = scaling.forward(x / frame.columns, frame.dual(y), frame.rows(s))
         scaled = scaling.scaled(data)
         result = Climb(self.kkt, self.piles, scaled, settings, start, uneven=not frame.trivial).run()
+        if not (frame.trivial and scaling.trivial):
+            result.factor = None  # of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         x, y, s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
         result.x, result.y, result.s = x * frame.columns, frame.dual_back(y), frame.rows_back(s)

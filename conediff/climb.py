@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.kkt import KKT
+from conediff.kkt import KKT, KKTFactor
 from conediff.refine import Refined, refine
 from conediff.residual import Residual
 from conediff.settings import Settings
@@ -62,6 +62,8 @@ class StackSolution:
         SCS's iterations (of the pile, for those solved in one) and Newton steps.
     setup_time, solve_time, refine_time : float
         Seconds, for the whole stack.
+    factor : KKTFactor, optional
+        Of the last Newton step, where that may serve the derivative; see `take_factor`.
     """
 
     x: Array
@@ -75,6 +77,7 @@ class StackSolution:
     solve_time: float = 0.0
     refine_time: float = 0.0
     started_warm: bool = field(default=False)
+    factor: KKTFactor | None = field(default=None, repr=False)
 
     @classmethod
     def empty(cls, count: int, structure: Structure) -> StackSolution:
@@ -89,6 +92,14 @@ class StackSolution:
             refinements=np.zeros(count, dtype=np.intp),
         )
 
+    def take_factor(self) -> KKTFactor | None:
+        """Hand the factor over to the first who asks: only one at a time can solve with it."""
+        factor, self.factor = self.factor, None
+        return factor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "factor": None}
+
     @property
     def count(self) -> int:
         """Number of programs."""
@@ -98,6 +109,7 @@ class StackSolution:
         """Take what a second solve of these programs found; without it the first is inaccurate."""
         good = again.usable
         self.status[index[~good]] = "inaccurate"
+        self.factor = None
         for name in ("x", "y", "s", "status", "residual"):
             getattr(self, name)[index[good]] = getattr(again, name)[good]
         self.iterations[index] += again.iterations
@@ -265,6 +277,7 @@ class Climb:
         data = self.data.take(index)
         refined = refine(self.kkt, data, x, y, s, self.target, max_steps, self.mapper, patient)
         self._keep(index, refined)
+        self.result.factor = refined.factor if index.size == self.data.count else None
         solved = self.result.residual <= self.settings.tol
         self.result.status[solved] = "solved"
         self.pending = self.pending[~solved[self.pending]]

@@ -58,6 +58,8 @@ class StackDerivative:
         Like the built-in ``map``; may run in threads.
     visibility : Visibility, optional
         What of the data and of the solution matters; everything by default.
+    factor : KKTFactor, optional
+        Of K for the same data, at points nearby: used where D turns out to be the same.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class StackDerivative:
         method: str = "auto",
         mapper: Mapper = map,
         visibility: Visibility | None = None,
+        factor: KKTFactor | None = None,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -77,7 +80,7 @@ class StackDerivative:
         self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
         self.reports: dict[int, LinearSolution] = {}
         self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
-        self._visibility = visibility
+        self._visibility, self._known = visibility, factor
         self._warned = False
 
     @cached_property
@@ -88,6 +91,9 @@ class StackDerivative:
     @cached_property
     def factor(self) -> KKTFactor:
         """The factorised reduced system, made when it is first needed."""
+        known, self._known = self._known, None
+        if known is not None and known.fits(self.D):
+            return known
         return self._kkt.factor(self.data, self.D, mapper=self._map)
 
     @cached_property

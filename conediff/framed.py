@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from conediff.derivative import StackDerivative
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.frames import Frame, Frames
-from conediff.kkt import KKT
+from conediff.kkt import KKT, KKTFactor
 from conediff.structure import Array, ConeData
 from conediff.threads import Mapper, one_blas_thread
 
@@ -32,7 +32,7 @@ class FramedDerivative:
         Of the programs' structure.
     kkt : KKT
         Of ``frames.structure``.
-    data, x, y, s, method, mapper, visibility
+    data, x, y, s, method, mapper, visibility, factor
         See `StackDerivative`.
     """
 
@@ -47,14 +47,15 @@ class FramedDerivative:
         method: str = "auto",
         mapper: Mapper = map,
         visibility: Visibility | None = None,
+        factor: KKTFactor | None = None,
     ) -> None:
         self.structure, self.x, self.y = frames.given, x, y
         self.frame = frame = frames.balancing(data, x, y, s)
         if visibility is not None and not frame.trivial:
             visibility = _FramedVisibility(visibility, frame)
-        self._inner = StackDerivative(
-            kkt, frame.data(data), x / frame.columns, frame.dual(y), frame.rows(s), method, mapper, visibility
-        )
+        known = factor if frame.trivial else None
+        x, y, s = x / frame.columns, frame.dual(y), frame.rows(s)
+        self._inner = StackDerivative(kkt, frame.data(data), x, y, s, method, mapper, visibility, known)
 
     @property
     def diagnostics(self) -> Diagnostics:

@@ -209,6 +209,11 @@ class KKTFactor:
                 break
         return True
 
+    def fits(self, derivative: ProductDerivative) -> bool:
+        """Whether K is the same with this D: known at once where D is diagonal, otherwise no."""
+        mine, theirs = self.operator.derivative.diagonal, derivative.diagonal
+        return mine is not None and theirs is not None and np.array_equal(mine, theirs)
+
     def solve_regularised(self, rhs: Array) -> Array:
         """Solve with the regularised K, once; shapes (B, n + m)."""
         if self._kkt.pattern.exact:

@@ -13,12 +13,12 @@ Source: Ali, Wong, Kolter (2017), A semismooth Newton method for fast, generic c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.kkt import KKT, REGULARISATION
+from conediff.kkt import KKT, REGULARISATION, KKTFactor
 from conediff.residual import Evaluation, Residual
 from conediff.structure import Array, ConeData
 from conediff.threads import Mapper
@@ -37,7 +37,7 @@ _MOST = 1e-1
 _CHUNK = 1 << 17
 
 
-@dataclass(frozen=True)
+@dataclass
 class Refined:
     """Where Newton's method ended, for a stack of programs.
 
@@ -48,6 +48,9 @@ class Refined:
         Relative KKT residual, see `residual.Evaluation.relative`.
     steps : int array, shape (B,)
         Steps taken.
+    factor : KKTFactor, optional
+        The system of the last step that all programs took together, where D is diagonal: mostly that of the
+        solutions too, for then D changes by jumps.
     """
 
     x: Array
@@ -55,6 +58,7 @@ class Refined:
     s: Array
     residual: Array
     steps: NDArray[np.intp]
+    factor: KKTFactor | None = None
 
     @classmethod
     def at(cls, here: Evaluation) -> Refined:
@@ -65,7 +69,8 @@ class Refined:
     @classmethod
     def joined(cls, parts: list[Refined]) -> Refined:
         """Put the chunks of a stack together again."""
-        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        names = ("x", "y", "s", "residual", "steps")
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
         """Let the programs at these positions, those of them that moved, be where they arrived."""
@@ -143,8 +148,15 @@ def _refine(
             R = Residual(structure, data.take(active))
             here = R(here.x[going], here.v[going], here.y[going])
         before = here.relative
-        here, moved = _step(kkt, R, here, strength, lengths, mapper)
+        factor = kkt.factor(R.data, here.projection.derivative(), strength, mapper)
+        here, moved = _step(R, here, factor, strength, lengths)
         refined.move(active, here, moved)
+        if (
+            len(active) == len(x)
+            and (strength == REGULARISATION).all()
+            and factor.operator.derivative.diagonal is not None
+        ):
+            refined.factor = factor
         if not patient:
             promising = moved & (here.relative < _QUICK * before)
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
@@ -153,10 +165,10 @@ def _refine(
 
 
 def _step(
-    kkt: KKT, R: Residual, here: Evaluation, strength: Array, lengths: Sequence[float], mapper: Mapper
+    R: Residual, here: Evaluation, factor: KKTFactor, strength: Array, lengths: Sequence[float]
 ) -> tuple[Evaluation, NDArray[np.bool_]]:
     """Take one damped Newton step of every program; say where it arrived and which moved."""
-    dx, dv = _direction(kkt, R, here, strength, mapper)
+    dx, dv = _direction(R, here, factor, strength)
     merit = here.merit(here.scale1, here.scale2)
     length = np.ones(len(merit))
     for shorter in (*lengths[1:], 0.0):
@@ -171,12 +183,9 @@ def _step(
     return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y), length > 0
 
 
-def _direction(
-    kkt: KKT, R: Residual, here: Evaluation, strength: Array, mapper: Mapper
-) -> tuple[Array, Array]:
+def _direction(R: Residual, here: Evaluation, factor: KKTFactor, strength: Array) -> tuple[Array, Array]:
     """Newton's direction (dx, dv): exact at the least regularisation, of the regularised K above it."""
-    derivative = here.projection.derivative()
-    factor = kkt.factor(R.data, derivative, strength, mapper)
+    derivative = factor.operator.derivative
     rhs = np.hstack([-here.r1, -derivative.apply_root(here.r2)])
     z = factor.solve(rhs, tol=1e-10, steps=3)[0]
     cautious = strength > REGULARISATION

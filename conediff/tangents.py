@@ -65,6 +65,7 @@ class PartialDerivative:
             settings.method,
             mapper(settings.threads),
             visibility,
+            stack.take_factor() if self._all else None,
         )
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
