@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,11 @@ class Refined:
     @classmethod
     def joined(cls, parts: list[Refined]) -> Refined:
         """Put the chunks of a stack together again."""
-        names = ("x", "y", "s", "residual", "steps")
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+        def join(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(join("x"), join("y"), join("s"), join("residual"), join("steps"))
 
     def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
         """Let the programs at these positions, those of them that moved, be where they arrived."""
