@@ -20,6 +20,8 @@ from conediff.cones import ProductCone
 
 # Stacked patterns that a pattern keeps.
 _KEPT = 4
+# A matrix with no more entries than so many for every one that is stored, and some, is multiplied as dense.
+_DENSE, _TINY = 4, 256
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.signedinteger[Any]]
@@ -59,6 +61,16 @@ class Pattern:
     def mirror(self) -> Indices:
         """Where the entry at (column, row) of every stored (row, column) stands; of a symmetric pattern."""
         return np.lexsort((self.columns, self.indices))
+
+    @cached_property
+    def _is_dense(self) -> bool:
+        """Whether products with filled matrices are faster."""
+        return self.shape[0] * self.shape[1] <= _DENSE * self.nnz + _TINY
+
+    @cached_property
+    def _flat(self) -> Indices:
+        """Place of every stored entry in a filled matrix, in C order."""
+        return self.indices.astype(np.intp) * self.shape[1] + self.columns
 
     @cached_property
     def _blank(self) -> tuple[sp.csc_array, sp.csr_array]:
@@ -122,6 +134,12 @@ class Pattern:
             They take (B, columns) to (B, rows), and (B, rows) to (B, columns).
         """
         rows, columns = self.shape
+        if self._is_dense:
+            flat = np.zeros((len(values), rows * columns))
+            flat[:, self._flat] = values
+            filled = flat.reshape(len(values), rows, columns)
+            turned = filled.transpose(0, 2, 1)
+            return lambda x: (filled @ x[:, :, None])[:, :, 0], lambda y: (turned @ y[:, :, None])[:, :, 0]
         if len(values) == 1:
             single, single_t = self.matrix(values[0]), self.transposed(values[0])
             return lambda x: (single @ x.T).T, lambda y: (single_t @ y.T).T
