@@ -22,8 +22,9 @@ from conediff.structure import Array, ConeData, Pattern, Structure
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
-# Above this many nonzeros SCS's default (a parallel, blocked factorisation where it has one) pays.
-_SMALL = 200_000
+# Above this many nonzeros, and with more than so many to a row, SCS's default (a blocked, parallel
+# factorisation where it has one) pays; up to here workspaces are kept.
+_SMALL, _SPARSE = 200_000, 10
 
 _STATUS = {
     1: "solved",
@@ -126,7 +127,7 @@ class Pile:
         """
         n = self.structure.n
         arguments = {"verbose": False, **settings}
-        if self._A.nnz + self._P.nnz < _SMALL:
+        if self._A.nnz + self._P.nnz < max(_SMALL, _SPARSE * (self._A.shape[0] + self._A.shape[1])):
             arguments.setdefault("linear_solver", "qdldl")
         start = self._scs_start(warm_start)
         raw = self._run(data, arguments, start)
