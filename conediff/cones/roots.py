@@ -54,7 +54,7 @@ def increasing_root(function: Function, lower: Array, upper: Array, start: Array
         # Newton's next error is about this one's square, over the distance to the nearest pole.
         away = np.minimum(np.minimum(x - lower[which], upper[which] - x), 1.0)
         size = np.abs(step)
-        last_step = (size * size <= unit * away) | (size <= 4 * unit)
+        last_step = (size <= np.sqrt(unit * away)) | (size <= 4 * unit)
         noise = (size <= 512 * unit) & (size >= last / 2)
         done = last_step | noise | (high - low <= 4 * unit)
         result[which] = np.where(last_step | noise, np.clip(x + step, low, high), following)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import lru_cache
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import conediff as cd
 from conediff.cones import ProductCone
+from conediff.kkt import KKT
 from conediff.structure import ConeData
 from tests.laws.programs import (
     CONES,
@@ -395,3 +397,41 @@ def test_stack_data_take_and_count():
     assert data.count == 3
     part = data.take(np.array([2, 0]))
     assert part.count == 2 and part.P is data.P and dense(part.A).shape == (2, 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_factor_of_the_last_newton_step_is_taken_over_where_it_fits(threads, monkeypatch):
+    """By the first derivative, and where D is the same; otherwise K is factorised anew."""
+    made = []
+    factor = KKT.factor
+    monkeypatch.setattr(KKT, "factor", lambda *args, **rest: made.append(1) or factor(*args, **rest))
+    solutions = solved_in_one_step(threads)
+    cotangent = cotangents(solutions[0]._parent._engine.structure, 6)
+    before = len(made)
+    taken = solutions.derivative().vjp(*cotangent)
+    assert len(made) == before
+    again = solutions.derivative().vjp(*cotangent)
+    assert len(made) == before + 1
+    for one, other in zip(taken, again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+    spoilt = solved_in_one_step(threads)
+    spoilt._stack.factor.operator.derivative.diagonal[0] = 0.5
+    before = len(made)
+    np.testing.assert_array_equal(spoilt.derivative().vjp(*cotangent).db, again.db)
+    assert len(made) == before + 1
+
+
+def solved_in_one_step(threads):
+    """Projections onto the simplex, of points close to it."""
+    n, rng = 4, np.random.default_rng(22)
+    A, b = np.vstack([np.ones((1, n)), -np.eye(n)]), np.append(1.0, np.zeros(n))
+    points = 0.1 * rng.standard_normal((6, n))
+    programs = [cd.ConeProgram(A, b, -point, {"z": 1, "l": n}, P=np.eye(n)) for point in points]
+    solutions = cd.solve_batch(programs, threads=threads)
+    assert set(solutions.info["refinements"]) == {1}, "otherwise there is nothing to take over"
+    return solutions
+
+
+def test_a_factor_is_not_pickled():
+    stack = solved_in_one_step(1)._stack
+    assert stack.factor is not None and pickle.loads(pickle.dumps(stack)).factor is None
