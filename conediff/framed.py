@@ -50,7 +50,7 @@ class FramedDerivative:
     ) -> None:
         self.structure, self.x, self.y = frames.given, x, y
         self.frame = frame = frames.balancing(data, x, y, s)
-        if visibility is not None and not frame.trivial:
+        if visibility is not None and not (frame.trivial and frames.structure is frames.given):
             visibility = _FramedVisibility(visibility, frame)
         self._inner = StackDerivative(
             kkt, frame.data(data), x / frame.columns, frame.dual(y), frame.rows(s), method, mapper, visibility
