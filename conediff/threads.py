@@ -50,12 +50,12 @@ def mapper(threads: int | None) -> Mapper:
             wait(futures)
             raise
         finally:
-            _restore_interrupt_handler()
+            restore_interrupt_handler()
 
     return run
 
 
-def _restore_interrupt_handler() -> None:
+def restore_interrupt_handler() -> None:
     """Give ctrl-C back to Python: SCS borrows it, and runs that overlap return each other's."""
     if threading.current_thread() is threading.main_thread():
         handler = signal.getsignal(signal.SIGINT)
