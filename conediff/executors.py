@@ -20,7 +20,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from conediff.batch import Engine
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.structure import Array
-from conediff.threads import restore_interrupt_handler
 
 T = TypeVar("T")
 
@@ -182,7 +181,6 @@ class _Run:
             if not complete:
                 for future in self.pending:
                     future.cancel()
-            restore_interrupt_handler()  # workers may be threads of this process
         return self._completed()
 
     def _hand_out(self) -> None:

@@ -50,12 +50,12 @@ def mapper(threads: int | None) -> Mapper:
             wait(futures)
             raise
         finally:
-            restore_interrupt_handler()
+            _restore_interrupt_handler()
 
     return run
 
 
-def restore_interrupt_handler() -> None:
+def _restore_interrupt_handler() -> None:
     """Give ctrl-C back to Python: SCS borrows it, and runs that overlap return each other's."""
     if threading.current_thread() is threading.main_thread():
         handler = signal.getsignal(signal.SIGINT)
