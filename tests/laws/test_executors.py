@@ -95,6 +95,20 @@ def test_a_layer_and_its_derivatives(executor):
     same(warm.values, layer.solve(values * 1.0001, solver_args={"warm_start": plain}).values)
 
 
+def test_derivatives_in_frames(executor):
+    """Minimise c x - log x: x = 1 / c, over decades."""
+    x, c = cp.Variable(), cp.Parameter(pos=True)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(c * x - cp.log(x))), [c], [x])
+    values = np.logspace(-6, 6, 50)
+    found, again = (layer.solve(values, solver_args={"executor": executor}) for _ in range(2))
+    assert not found._derivative.inner.frame.trivial
+    for derivative in (found.vjp(np.ones(50)), again.jvp(np.ones(50))):
+        np.testing.assert_allclose(derivative[0], -1 / values**2, rtol=1e-6)
+    plain = layer.solve(values)
+    np.testing.assert_allclose(found.values[0], plain.values[0], rtol=1e-9)
+    np.testing.assert_allclose(found.vjp(np.ones(50))[0], plain.vjp(np.ones(50))[0], rtol=1e-9)
+
+
 def test_an_element_that_fails(executor):
     x, p = cp.Variable(2), cp.Parameter(2)
     layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= p, cp.sum(x) <= 1]), [p], [x])

@@ -176,8 +176,22 @@ def test_warm_starts(layer):
 
 
 def test_times_are_those_of_all_workers(layer):
-    info = layer.solve(VALUES, solver_args={"executor": Sent()}).info
-    assert min(info["setup_time"], info["solve_time"], info["refine_time"]) > 0
+    engine, data = layer._engine, layer.maps.evaluate([VALUES])[0]
+    parts = [engine.solve(data, layer.settings) for _ in range(3)]
+    joined = spread._joined(parts)
+    assert joined.count == 3 * len(VALUES) and not joined.started_warm
+    assert joined.solve_time == pytest.approx(sum(part.solve_time for part in parts))
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_threads_are_for_each_worker(layer, monkeypatch, threads):
+    """One by default, for workers share the processors."""
+    asked = []
+    monkeypatch.setattr("conediff.climb.mapper", lambda count: asked.append(count) or map)
+    monkeypatch.setattr("conediff.spread.mapper", lambda count: asked.append(count) or map)
+    settings = {"executor": Sent(), "threads": threads}
+    layer.solve(VALUES, solver_args=settings).vjp(WEIGHTS, WEIGHTS[:, 0])
+    assert len(asked) > 4 and set(asked) == {threads or 1}
 
 
 # ---------------------------------------------------------------------- failed elements, degenerate ones
@@ -457,3 +471,26 @@ def test_nothing_is_imported_before_it_is_needed():
 def test_without_an_executor_nothing_is_cut(layer, monkeypatch):
     monkeypatch.setattr(spread, "run", None)
     layer.solve(VALUES).vjp(WEIGHTS, WEIGHTS[:, 0])
+
+
+def test_dask_is_asked_how_many_and_told_that_jobs_differ(layer, expected):
+    class Client:
+        status = "running"
+
+        def nthreads(self):
+            return {"one": 2, "other": 1}
+
+    class ClientExecutor(Sent):
+        _client = Client()
+
+        def submit(self, function, /, *arguments, pure=True):
+            assert pure is False
+            return super().submit(function, *arguments)
+
+    ClientExecutor.__module__ = "distributed.cfexecutor"
+    executor = ClientExecutor(None)
+    assert executors.worker_count(executor) == 3
+    check([layer(VALUES, solver_args={"executor": executor})[0]], expected[:1])
+    assert sum(executor.brought) == 3
+    executor._client.status = "closed"
+    assert executors.worker_count(executor) is None
