@@ -31,7 +31,7 @@ from conediff.embedding import Embedding
 from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
 from conediff.kkt import KKT, KKTFactor
 from conediff.linsys import LinearSolution, dense, iterative
-from conediff.structure import Array, ConeData, Indices
+from conediff.structure import Array, ConeData, Indices, Structure
 from conediff.threads import Mapper
 
 METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
@@ -41,6 +41,10 @@ _SOLVED = 1e-10
 _SINGULAR = 1e-11
 # Parts of an answer, and how large it is.
 _Seen = tuple[tuple[Array, ...], Array]
+
+
+class Degenerate(Exception):
+    """The reduced system alone does not give the answer."""
 
 
 class StackDerivative:
@@ -60,6 +64,8 @@ class StackDerivative:
         What of the data and of the solution matters; everything by default.
     factor : KKTFactor, optional
         Of K for the same data, at points nearby: used where D turns out to be the same.
+    strict : bool
+        Whether to raise `Degenerate` in place of a warning that the map is not differentiable.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class StackDerivative:
         mapper: Mapper = map,
         visibility: Visibility | None = None,
         factor: KKTFactor | None = None,
+        strict: bool = False,
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
@@ -80,7 +87,7 @@ class StackDerivative:
         self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
         self.reports: dict[int, LinearSolution] = {}
         self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
-        self._visibility, self._known = visibility, factor
+        self._visibility, self._known, self._strict = visibility, factor, strict
         self._warned = False
 
     @cached_property
@@ -132,19 +139,11 @@ class StackDerivative:
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation of the data on its own sparsity; see `jvp`."""
-        P, A = self.structure.P, self.structure.A
-        dA, dAt = A.products(tangent.A)
-        return self.jvp(P.products(tangent.P)[0](self.x), dA(self.x), dAt(self.y), tangent.b, tangent.c)
+        return self.jvp(*products(self.structure, tangent, self.x, self.y))
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
-        return self._outer(*self.vjp(gx, gy, gs))
-
-    def _outer(self, r1: Array, r2: Array) -> ConeData:
-        P, A, x, y = self.structure.P, self.structure.A, self.x, self.y
-        half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
-        outer = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
-        return ConeData(P=-half / 2, A=-outer, b=r2, c=-r1)
+        return outer(self.structure, self.x, self.y, *self.vjp(gx, gy, gs))
 
     def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
         """Apply the derivative to a perturbation of the data, given by its products.
@@ -275,6 +274,8 @@ class StackDerivative:
 
     def _warn_degenerate(self, indices: NDArray[np.intp], reason: str) -> None:
         """Warn once for this derivative."""
+        if self._strict:
+            raise Degenerate
         if not self._warned:
             self._warned = True
             warn(
@@ -289,7 +290,7 @@ class StackDerivative:
         vector, n = self._smallest[1], self.structure.n
         first, second = vector[:, :n], self.D.apply_root(vector[:, n:])
         if adjoint:
-            return self._visibility.of_data(self._outer(first, second))
+            return self._visibility.of_data(outer(self.structure, self.x, self.y, first, second))
         return self._visibility.of_solution(first, self.D.apply(second + self.factor.operator.A(first)))
 
     def _on_embedding(self, i: np.intp, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
@@ -314,6 +315,20 @@ class StackDerivative:
             _warn_accuracy(index, report.residual, report.reason)
         n = self.structure.n
         return report.value[:n], report.value[n:-1], float(report.value[-1] * weight[-1])
+
+
+def outer(structure: Structure, x: Array, y: Array, r1: Array, r2: Array) -> ConeData:
+    """Return the cotangents of the data for what `StackDerivative.vjp` returns."""
+    P, A = structure.P, structure.A
+    half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
+    both = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
+    return ConeData(P=-half / 2, A=-both, b=r2, c=-r1)
+
+
+def products(structure: Structure, tangent: ConeData, x: Array, y: Array) -> tuple[Array, ...]:
+    """Return what `StackDerivative.jvp` takes, for a perturbation of the data on its own sparsity."""
+    dA, dAt = structure.A.products(tangent.A)
+    return structure.P.products(tangent.P)[0](x), dA(x), dAt(y), tangent.b, tangent.c
 
 
 def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:

@@ -56,6 +56,10 @@ class SolverError(ConediffError, RuntimeError):
         self.solutions = solutions
 
 
+class ExecutorError(ConediffError, RuntimeError):
+    """An executor takes no work, or lost it too often."""
+
+
 class ConediffWarning(UserWarning):
     """Base class of the warnings that conediff issues."""
 

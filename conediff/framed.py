@@ -32,7 +32,7 @@ class FramedDerivative:
         Of the programs' structure.
     kkt : KKT
         Of ``frames.structure``.
-    data, x, y, s, method, mapper, visibility, factor
+    data, x, y, s, method, mapper, visibility, factor, strict
         See `StackDerivative`.
     """
 
@@ -48,14 +48,17 @@ class FramedDerivative:
         mapper: Mapper = map,
         visibility: Visibility | None = None,
         factor: KKTFactor | None = None,
+        strict: bool = False,
     ) -> None:
         self.structure, self.x, self.y = frames.given, x, y
         self.frame = frame = frames.balancing(data, x, y, s)
-        if visibility is not None and not frame.trivial:
+        if visibility is not None and not (frame.trivial and frames.structure is frames.given):
             visibility = _FramedVisibility(visibility, frame)
+        point = x / frame.columns, frame.dual(y), frame.rows(s)
         known = factor if frame.trivial else None
-        x, y, s = x / frame.columns, frame.dual(y), frame.rows(s)
-        self._inner = StackDerivative(kkt, frame.data(data), x, y, s, method, mapper, visibility, known)
+        self._inner = StackDerivative(
+            kkt, frame.data(data), *point, method, mapper, visibility, known, strict
+        )
 
     @property
     def diagnostics(self) -> Diagnostics:
@@ -79,6 +82,13 @@ class FramedDerivative:
         gx, gy, gs = gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs)
         with one_blas_thread():
             return self.frame.data_back(self._inner.pull(gx, gy, gs))
+
+    def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
+        """Apply the adjoint; return what `derivative.outer` makes the cotangents of."""
+        gx, gy, gs = gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs)
+        with one_blas_thread():
+            r1, r2 = self._inner.vjp(gx, gy, gs)
+            return r1 * self.frame.columns, self.frame.dual_back(r2)
 
     def _back(self, dx: Array, dy: Array, ds: Array) -> tuple[Array, Array, Array]:
         return dx * self.frame.columns, self.frame.dual_back(dy), self.frame.rows_back(ds)

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from conediff import spread
 from conediff.arguments import Arguments
 from conediff.batch import Engine
 from conediff.climb import StackSolution
 from conediff.dialects import constructor_arguments
 from conediff.layer_solution import LayerSolution
-from conediff.maps import OutputSpec, ParameterSpec, ProblemMaps
+from conediff.maps import MapsVisibility, OutputSpec, ParameterSpec, ProblemMaps
 from conediff.settings import Settings
-from conediff.structure import Array
+from conediff.structure import Array, ConeData
 
 
 class CvxpyLayer:
@@ -98,7 +99,7 @@ class CvxpyLayer:
         self.maps = maps
         self.settings = settings
         self.info: dict[str, Any] = {}
-        self._engine = Engine(maps.structure)
+        self._engine, self._visibility = Engine(maps.structure), MapsVisibility(maps)
         self._last: dict[tuple[int, ...], tuple[Array, Array, Array]] = {}
         self._lock = threading.Lock()
 
@@ -160,8 +161,8 @@ class CvxpyLayer:
         arguments = Arguments.read(self.parameters, values, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
-        stack = self._engine.solve(data, settings, self._start(settings, arguments))
-        solution = LayerSolution(self.maps, self._engine, arguments, data, d, stack, settings)
+        stack = spread.solve(self._engine, data, settings, self._start(settings, arguments))
+        solution = self._solution(arguments, data, d, stack, settings)
         self.info = solution.info
         if settings.warm_start is True:
             with self._lock:
@@ -201,9 +202,14 @@ class CvxpyLayer:
         stack.status[outcome == 0] = "solved"
         settings = self.settings.updated(solver_args or {})
         data = data.repeated(arguments.count)
-        solution = LayerSolution(self.maps, self._engine, arguments, data, d, stack, settings)
+        solution = self._solution(arguments, data, d, stack, settings)
         solution.restore(outcome)
         return solution
+
+    def _solution(
+        self, arguments: Arguments, data: ConeData, d: Array, stack: StackSolution, settings: Settings
+    ) -> LayerSolution:
+        return LayerSolution(self.maps, self._engine, self._visibility, arguments, data, d, stack, settings)
 
     def _start(self, settings: Settings, arguments: Arguments) -> tuple[Array, Array, Array] | None:
         """Find where to begin: nowhere, the layer's last solution for this batch shape, or one given."""
@@ -222,13 +228,13 @@ class CvxpyLayer:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_engine"]
+        del state["_lock"], state["_engine"], state["_visibility"]
         state["_last"] = {}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._engine = Engine(self.maps.structure)
+        self._engine, self._visibility = Engine(self.maps.structure), MapsVisibility(self.maps)
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from conediff.arguments import Arguments
 from conediff.batch import Engine
 from conediff.climb import StackSolution
-from conediff.diagnostics import Diagnostics
+from conediff.diagnostics import Diagnostics, Visibility
 from conediff.failures import settle_failures
-from conediff.maps import MapsVisibility, OutputSpec, ProblemMaps
+from conediff.maps import OutputSpec, ProblemMaps
 from conediff.settings import Settings
 from conediff.solution import Solutions, stack_info
 from conediff.structure import Array, ConeData
@@ -37,13 +37,14 @@ class LayerSolution:
         self,
         maps: ProblemMaps,
         engine: Engine,
+        visibility: Visibility,
         arguments: Arguments,
         data: ConeData,
         d: Array,
         stack: StackSolution,
         settings: Settings,
     ) -> None:
-        self._maps, self._engine, self._arguments = maps, engine, arguments
+        self._maps, self._engine, self._visibility, self._arguments = maps, engine, visibility, arguments
         self._data, self._d, self.stack, self._settings = data, d, stack, settings
         self._fill = np.nan
         self.batch = arguments.batch
@@ -107,7 +108,7 @@ class LayerSolution:
     @cached_property
     def _derivative(self) -> PartialDerivative:
         return PartialDerivative(
-            self._engine, self._data, self.stack, self._settings, self._fill, MapsVisibility(self._maps)
+            self._engine, self._data, self.stack, self._settings, self._fill, self._visibility
         )
 
     @property

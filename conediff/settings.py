@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
 from conediff.derivative import METHODS
 from conediff.dialects import FOREIGN, translated
+from conediff.errors import ConediffWarning, warn
 from conediff.scs_settings import SCS_SETTINGS, checked_settings
 
 ON_FAILURE = ("raise", "nan", "zero_grad")
@@ -28,6 +31,9 @@ class Settings:
         How derivatives are computed, see `derivative.StackDerivative`.
     threads : int, optional
         Threads for piles and chunks; all processors by default. Results do not depend on it.
+    executor : concurrent.futures.Executor, optional
+        Its workers solve batches, in chunks; ``threads`` is then for each worker, and 1 by default. Results
+        do not depend on it. Copies share it; what is pickled or saved leaves it behind, with a warning.
     on_failure : {"raise", "nan", "zero_grad"} or callable
         What happens where an element has no accurate solution.
     warm_start : bool or solution
@@ -42,6 +48,7 @@ class Settings:
     refine: bool = True
     method: str = "auto"
     threads: int | None = None
+    executor: Executor | None = None
     on_failure: str | Callable[..., Any] = "raise"
     warm_start: Any = None
     validate: bool = True
@@ -54,9 +61,23 @@ class Settings:
             raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.threads is not None and (not isinstance(self.threads, Integral) or self.threads < 1):
             raise ValueError(f"threads must be a positive integer or None, got {self.threads!r}")
+        if self.executor is not None and not isinstance(self.executor, Executor):
+            raise TypeError(
+                "executor must be a concurrent.futures.Executor, such as a ProcessPoolExecutor or dask's "
+                f"client.get_executor(), got {self.executor!r}"
+            )
         if not callable(self.on_failure) and self.on_failure not in ON_FAILURE:
             choices = ", ".join(repr(choice) for choice in ON_FAILURE)
             raise ValueError(f"on_failure must be one of {choices}, or a callable; got {self.on_failure!r}")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Settings:
+        """Copy all but the executor: there is one of it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "executor"}
+        return Settings(executor=self.executor, **deepcopy(values, memo))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the executor."""
+        return without_executor(self.__dict__)
 
     def updated(self, changes: Mapping[str, Any]) -> Settings:
         """Return these settings with some replaced; what is not ours is SCS's, or diffcp's.
@@ -78,3 +99,20 @@ class Settings:
         mine = {name: value for name, value in changes.items() if name in ours}
         theirs = checked_settings({name: value for name, value in changes.items() if name not in ours})
         return replace(self, **mine, scs={**self.scs, **theirs})
+
+
+def without_executor(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments to be pickled or saved; an executor belongs to this process, and stays behind.
+
+    Warns
+    -----
+    ConediffWarning
+        If there is one.
+    """
+    if arguments.get("executor") is not None:
+        warn(
+            "the executor stays behind when a layer is pickled or saved: what is loaded solves in its own "
+            "process, until it is called with solver_args={'executor': ...}",
+            ConediffWarning,
+        )
+    return {name: value for name, value in arguments.items() if name != "executor"}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from conediff import spread
 from conediff.batch import Engine
 from conediff.errors import ParameterError, ProblemError
 from conediff.failures import settle_failures
@@ -134,7 +135,7 @@ def _check_convex(structure: Structure, data: ConeData) -> None:
 def _solved(
     engine: Engine, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
 ) -> Solutions:
-    stack = engine.solve(data, settings, start)
+    stack = spread.solve(engine, data, settings, start)
     solutions = Solutions(engine, data, stack, settings)
     answer = settle_failures(stack, settings, solutions)
     solutions._fill = 0.0 if answer == "zero_grad" else np.nan

@@ -213,6 +213,6 @@ class ConeData:
         """Return zeros, of one row, for the same structure."""
         return ConeData(*(np.zeros((1, part.shape[1])) for part in (self.P, self.A, self.b, self.c)))
 
-    def take(self, index: NDArray[np.intp]) -> ConeData:
+    def take(self, index: NDArray[np.intp] | slice) -> ConeData:
         """Return the programs at these positions; what is shared stays shared."""
         return ConeData(*(a if len(a) == 1 else a[index] for a in (self.P, self.A, self.b, self.c)))

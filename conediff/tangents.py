@@ -13,6 +13,7 @@ from conediff.climb import StackSolution
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
+from conediff.spread import SpreadDerivative
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper
 
@@ -35,7 +36,7 @@ class PartialDerivative:
     data : ConeData
     stack : StackSolution
     settings : Settings
-        ``method`` and ``threads`` are read.
+        ``method``, ``threads`` and ``executor`` are read.
     fill : float
         Cotangents of elements without a solution.
     visibility : Visibility, optional
@@ -55,31 +56,34 @@ class PartialDerivative:
         self.count, self._fill = len(stack.x), fill
         self._all = self.index.size == self.count
         take = slice(None) if self._all else self.index
+        data = data if self._all else data.take(self.index)
+        point = stack.x[take], stack.y[take], stack.s[take]
         self.inner = FramedDerivative(
             engine.frames,
             engine.kkt,
-            data if self._all else data.take(self.index),
-            stack.x[take],
-            stack.y[take],
-            stack.s[take],
+            data,
+            *point,
             settings.method,
             mapper(settings.threads),
             visibility,
             stack.take_factor() if self._all else None,
         )
+        self._answering: FramedDerivative | SpreadDerivative = self.inner
+        if settings.executor is not None:
+            self._answering = SpreadDerivative(self.inner, engine, data, *point, settings, visibility)
 
     def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
         """Apply the derivative; see `FramedDerivative.push`."""
         if self._all:
-            return self.inner.push(tangent)
-        dx, dy, ds = self.inner.push(tangent.take(self.index))
+            return self._answering.push(tangent)
+        dx, dy, ds = self._answering.push(tangent.take(self.index))
         return self._spread(dx, np.nan), self._spread(dy, np.nan), self._spread(ds, np.nan)
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoint; see `FramedDerivative.pull`."""
         if self._all:
-            return self.inner.pull(gx, gy, gs)
-        g = self.inner.pull(gx[self.index], gy[self.index], gs[self.index])
+            return self._answering.pull(gx, gy, gs)
+        g = self._answering.pull(gx[self.index], gy[self.index], gs[self.index])
         return ConeData(*(self._spread(part, self._fill) for part in (g.P, g.A, g.b, g.c)))
 
     def _spread(self, rows: Array, fill: float) -> Array:

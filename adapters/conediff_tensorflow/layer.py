@@ -9,6 +9,7 @@ import keras
 
 import conediff
 from conediff.arguments import batch_shape
+from conediff.settings import without_executor
 
 from . import serial
 from .backend import solve
@@ -191,13 +192,19 @@ class CvxpyLayer(keras.layers.Layer):
         return [wide if spec.complex else real for spec in self._core.outputs]
 
     def get_config(self) -> dict[str, Any]:
-        """Return all that `from_config` needs, the canonical maps of the problem included, as plain text."""
+        """Return all that `from_config` needs, the canonical maps of the problem included, as plain text.
+
+        Warns
+        -----
+        ConediffWarning
+            If ``solver_args`` have an executor, which stays behind.
+        """
         (solver_args,) = self._defaults
         return {
             **super().get_config(),
             "autocast": self.autocast,
             "maps": serial.encode(self._core.maps),
-            "solver_args": keras.saving.serialize_keras_object(solver_args),
+            "solver_args": keras.saving.serialize_keras_object(without_executor(solver_args)),
             "weights": self._inputs.get_config(),
             "single_output": self.single_output,
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from conediff.structure import Array, ConeData
 _THRESHOLD = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapsVisibility:
     """Only what the maps carry to parameters and outputs is seen; see `diagnostics.Visibility`."""
 
@@ -38,6 +39,10 @@ class MapsVisibility:
                 change = (output.matrix @ (dx if output.kind == "primal" else dy).T).T
                 seen |= _largest(change) > _THRESHOLD * size * abs(output.matrix).max()
         return seen
+
+    def __reduce__(self) -> tuple[type[MapsVisibility], tuple[Any, ...]]:
+        """Pickle what is looked at, not all of the maps."""
+        return MapsVisibility, (replace(self.maps, parameters=(), duals=()),)
 
     def take(self, index: NDArray[np.intp]) -> MapsVisibility:
         """Return what is seen of the programs at these positions: of each the same."""

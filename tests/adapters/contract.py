@@ -6,6 +6,7 @@ A test module of an adapter provides an `Adapter` and calls the checks with it, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -260,6 +261,34 @@ def check_failures(adapter: Adapter) -> None:
         (g,) = adapter.vjp(layer, values, [np.ones((3, 2))], solver_args={"on_failure": answer})
         np.testing.assert_allclose(g, [[1, 1], [fill] * 2, [1, 1]], atol=1e-8)
         assert layer.info["status"].tolist() == ["solved", "infeasible", "solved"]
+
+
+class Counting(ThreadPoolExecutor):
+    """Threads that count their jobs."""
+
+    jobs = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.jobs += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+def check_executor(adapter: Adapter) -> None:
+    """An executor solves and differentiates, given to the layer or to the call; results are the same."""
+    plain, _ = QUADRATIC.build(adapter)
+    values = QUADRATIC.values((70,))
+    outputs = adapter.call(plain, values)
+    cotangents = [np.ones(output.shape) for output in outputs]
+    gradients = adapter.vjp(plain, values, cotangents)
+    with Counting(2) as executor:
+        given = {"solver_args": {"executor": executor}}
+        own = adapter.layer(*QUADRATIC.state(), **given)
+        for layer, options in ((own, {}), (plain, given)):
+            executor.jobs = 0
+            _equal(adapter.call(layer, values, **options), outputs)
+            forward, executor.jobs = executor.jobs, 0
+            _equal(adapter.vjp(layer, values, cotangents, **options), gradients)
+            assert 1 < forward < executor.jobs  # which solved once more, and differentiated
 
 
 def check_projection(adapter: Adapter) -> None:

@@ -87,6 +87,7 @@ def test_against_oracle(adapter, case, batch):
     [
         contract.check_broadcasting,
         contract.check_empty_batch,
+        contract.check_executor,
         contract.check_projection,
         contract.check_dual_gradient,
         contract.check_loss_scaling,

@@ -18,12 +18,16 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+import conediff as cd
+
 tf = pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras has another backend", allow_module_level=True)
 
 from conediff_tensorflow import CvxpyLayer, OptLayer, serial  # noqa: E402
+
+from tests.adapters import contract  # noqa: E402
 
 RNG = np.random.default_rng(2)
 
@@ -180,6 +184,21 @@ def test_clone_pickle_and_weights(tmp_path):
     clone.load_weights(tmp_path / "m.weights.h5")
     np.testing.assert_array_equal(clone([B, R]), model([B, R]))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model))([B, R]), model([B, R]))
+
+
+def test_an_executor_stays_behind(tmp_path):
+    with contract.Counting(2) as executor:
+        model = model_of(rich_layer(solver_args={"executor": executor, "tol": 1e-9}))
+        expected = model([B, R])
+        assert executor.jobs > 0
+        with pytest.warns(cd.ConediffWarning, match="executor stays behind"):
+            model.save(tmp_path / "m.keras")
+        executor.jobs = 0
+        loaded = keras.saving.load_model(tmp_path / "m.keras")
+        np.testing.assert_allclose(loaded([B, R]), expected, rtol=1e-6, atol=1e-6)
+        assert executor.jobs == 0
+        (layer,) = (layer for layer in loaded.layers if isinstance(layer, CvxpyLayer))
+        assert layer.get_config()["solver_args"] == {"tol": pytest.approx(1e-9)}
 
 
 @keras.saving.register_keras_serializable(package="test_conediff")

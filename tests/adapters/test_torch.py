@@ -75,6 +75,7 @@ def test_oracle(case, batch):
     [
         contract.check_broadcasting,
         contract.check_empty_batch,
+        contract.check_executor,
         contract.check_failures,
         contract.check_projection,
         contract.check_dual_gradient,

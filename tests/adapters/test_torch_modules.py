@@ -17,6 +17,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+import conediff as cd
 from tests.adapters import contract
 
 torch = pytest.importorskip("torch")
@@ -85,6 +86,34 @@ def test_copies_are_the_same(copied):
     assert repr(other) == repr(model)
     other(h).sum().backward()
     assert other.linear.weight.grad is not None
+
+
+def test_copies_share_an_executor_and_pickles_leave_it_behind():
+    values = [torch.tensor(value) for value in QUADRATIC.values((5,))]
+    with contract.Counting(2) as executor:
+        layer = ct.CvxpyLayer(*QUADRATIC.state(), solver_args={"executor": executor})
+        expected = layer(*values)[0]
+        jobs = executor.jobs
+        assert torch.equal(copy.deepcopy(layer)(*values)[0], expected) and executor.jobs == 2 * jobs
+        with pytest.warns(cd.ConediffWarning, match="executor stays behind"):
+            loaded = _saved(layer)
+        torch.testing.assert_close(loaded(*values)[0], expected, rtol=1e-9, atol=1e-9)
+        assert executor.jobs == 2 * jobs
+
+
+def test_an_executor_and_compile():
+    """A compiled layer has its own; one that is passed to the call is no literal, and refused."""
+    values = [torch.tensor(value, requires_grad=True) for value in QUADRATIC.values((5,))]
+    with contract.Counting(2) as executor:
+        given = {"solver_args": {"executor": executor}}
+        layer = ct.CvxpyLayer(*QUADRATIC.state(), **given)
+        compiled = torch.compile(lambda *tensors: layer(*tensors)[0].sum(), backend="eager", fullgraph=True)
+        compiled(*values).backward()
+        assert executor.jobs == 2
+        plain = ct.CvxpyLayer(*QUADRATIC.state())
+        compiled = torch.compile(lambda *tensors: plain(*tensors, **given), backend="eager", fullgraph=True)
+        with pytest.raises(TypeError, match="executor must be a number.*give anything else where the layer"):
+            compiled(*values)
 
 
 def test_copies_outlive_the_original_even_compiled():

@@ -180,6 +180,19 @@ def test_a_power_of_what_is_tiny_or_huge(decade):
     checked(layer, [value], solution, -4 / 3 * solution / value, 1.0)
 
 
+def test_a_redundant_row_beside_room_for_shears():
+    """K is singular, and its null vectors are looked at on the sparsity that the user's maps know."""
+    x, a = cp.Variable(3), cp.Parameter(3)
+    objective = cp.Minimize(cp.sum_squares(x) + cp.kl_div(x[0] + 3, a @ x + 30))
+    plain, redundant = [cp.sum(x) == 0.1], [cp.sum(x) == 0.1, 2 * cp.sum(x) == 0.2]
+    layers = [CvxpyLayer(cp.Problem(objective, constraints), [a], [x]) for constraints in (plain, redundant)]
+    frames = Frames(layers[1].maps.structure)
+    assert frames.structure is not frames.given
+    values, g = np.array([[0.1, -0.7, 0.4], [1.0, 0.2, -0.3]]), np.array([[1.0, 2.0, 3.0]] * 2)
+    expected, found = (layer.solve(values).vjp(g)[0] for layer in layers)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_a_pickled_structure_leaves_behind_what_was_made_from_it():
     program = draw(np.random.default_rng(0), CONES, True, True).program
     before = len(pickle.dumps(program.structure))
