@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -101,6 +102,33 @@ def test_demo_gradient_against_differences():
         step = h * (np.arange(11) == k)
         ends = [loss_and_gradient(theta + sign * step, layer, split)[0] for sign in (1, -1)]
         assert gradient[k] == pytest.approx((ends[0] - ends[1]) / (2 * h), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "said"),
+    [
+        ("torch", "torch", r"PyTorch is not installed: pip install .conediff\[torch\]"),
+        ("torch", "other", "No module named 'other'"),
+        ("tensorflow", "keras", r"Keras is not installed: pip install .conediff\[tensorflow\]"),
+        ("tensorflow", "other", "Keras is installed, but cannot import other.*KERAS_BACKEND"),
+    ],
+)
+def test_a_missing_framework_is_named(module, missing, said, monkeypatch):
+    framework = {"torch": "torch", "tensorflow": "keras"}[module]
+
+    class Missing:
+        """Finds the framework; importing it needs what is missing."""
+
+        def find_spec(self, name, path=None, target=None):
+            if name == framework:
+                raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    for name in [name for name in sys.modules if name == framework or name == f"conediff.{module}"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=said) as caught:
+        importlib.import_module(f"conediff.{module}")
+    assert caught.value.name == missing
 
 
 def test_import_is_light():
