@@ -115,7 +115,12 @@ def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
         raise TypeError(f"parameter {spec.name!r} is None: pass an array of shape {spec.shape}")
     if hasattr(value, "toarray"):
         value = value.toarray()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # as NumPy says of lists of unequal lists
+        raise ValueError(
+            f"parameter {spec.name!r} is no array, for its parts differ in shape: expected {_expected(spec)}"
+        ) from error
     if array.dtype.kind not in "biufc":
         raise TypeError(f"parameter {spec.name!r} must be an array of numbers, but has dtype {array.dtype}")
     if array.dtype.kind == "c" and not spec.complex:
@@ -147,16 +152,18 @@ def _check_number(specs: Sequence[ParameterSpec], values: Sequence[Any]) -> None
 def _leading(spec: ParameterSpec, shape: Shape) -> Shape:
     """Return the batch dimensions of a value."""
     cut = len(shape) - len(spec.shape)
-    expected = (
-        "(..., " + "".join(f"{size}, " for size in spec.shape).rstrip(", ") + ")" if spec.shape else "(...)"
-    )
     if cut < 0:
         what = "Invalid parameter dimensionality"
     elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
         what = "Invalid parameter shape"
     else:
         return shape[:cut]
-    raise ValueError(f"{what} for parameter {spec.name!r}: expected {expected}, got {shape}")
+    raise ValueError(f"{what} for parameter {spec.name!r}: expected {_expected(spec)}, got {shape}")
+
+
+def _expected(spec: ParameterSpec) -> str:
+    """Say what shapes a parameter may have; the dots are for the batch."""
+    return f"(..., {', '.join(map(str, spec.shape))})" if spec.shape else "(...)"
 
 
 def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
@@ -188,7 +195,7 @@ def _real_dtype(arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
 def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
     """Raise ParameterError at the first NaN or infinity."""
     if not np.isfinite(array).all():
-        _refuse(spec, array, ~np.isfinite(array), "is not finite")
+        _refuse(spec, array, ~np.isfinite(array), "is not finite:")
 
 
 def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
@@ -202,7 +209,7 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
         precision = max(precision, float(np.finfo(array.real.dtype).eps))
     slack = max(TOLERANCE, 100 * precision) * float(np.abs(array).max())
     if spec.log and not (array.real > 0).all():
-        _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program")
+        _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program, but")
     for attribute in spec.attributes:
         if attribute in _VIOLATED:
             bad = _VIOLATED[attribute](array, slack)
@@ -211,21 +218,27 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
         else:
             continue
         if bad.any():
-            _refuse(spec, array, bad, f"is declared {attribute}", slack)
+            _refuse(spec, array, bad, f"is declared {_WORDS.get(attribute, attribute)}, but", slack)
+        if attribute in ("PSD", "NSD"):
+            _check_definite(spec, array, slack, attribute)
     for bound, sign, word in ((spec.lower, 1, "below"), (spec.upper, -1, "above")):
         if bound is not None:
             bad = sign * (array.real - bound) < -slack
             if bad.any():
-                _refuse(spec, array, bad, f"is {word} its declared bound", slack)
+                _refuse(spec, array, bad, f"is {word} its declared bound:", slack)
 
 
-def _definite(array: NDArray[Any], slack: float, sign: int) -> Any:
-    """Entries off symmetry; if there are none, whole matrices with an eigenvalue of the wrong sign."""
-    bad = _off_symmetry(array, slack)
+def _check_definite(spec: ParameterSpec, array: NDArray[Any], slack: float, attribute: str) -> None:
+    """Refuse symmetric matrices with an eigenvalue of the wrong sign."""
+    values = np.linalg.eigvalsh(array.astype(np.result_type(array.dtype, np.float64)))
+    word, extreme = ("smallest", values[..., 0]) if attribute == "PSD" else ("largest", values[..., -1])
+    bad = extreme < -slack if attribute == "PSD" else extreme > slack
     if bad.any():
-        return bad
-    lowest = np.linalg.eigvalsh(sign * array.astype(np.result_type(array.dtype, np.float64)))[..., 0]
-    return np.broadcast_to((lowest < -slack)[..., None, None], array.shape)
+        where = _first(spec, bad)
+        raise ParameterError(
+            f"parameter {spec.name!r} is declared {attribute}, but the {word} eigenvalue of {where[0]} is "
+            f"{extreme[where[1]]:.3g}{_opting_out(slack)}"
+        )
 
 
 def _off_symmetry(array: NDArray[Any], slack: float) -> Any:
@@ -241,10 +254,18 @@ _VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
     "imag": lambda a, slack: np.abs(a.real) > slack,
     "symmetric": _off_symmetry,
     "hermitian": _off_symmetry,
-    "PSD": lambda a, slack: _definite(a, slack, 1),
-    "NSD": lambda a, slack: _definite(a, slack, -1),
+    "PSD": _off_symmetry,
+    "NSD": _off_symmetry,
     "integer": lambda a, slack: np.abs(a - np.round(a.real)) > slack,
     "boolean": lambda a, slack: np.minimum(np.abs(a), np.abs(a - 1)) > slack,
+}
+
+
+# Attributes of which more is to be said than their names.
+_WORDS = {
+    "PSD": "PSD, hence symmetric (Hermitian if complex)",
+    "NSD": "NSD, hence symmetric (Hermitian if complex)",
+    "sparsity": "sparse, zero outside of its pattern",
 }
 
 
@@ -257,7 +278,25 @@ def _off_pattern(spec: ParameterSpec, array: NDArray[Any], slack: float) -> Any:
 def _refuse(
     spec: ParameterSpec, array: NDArray[Any], bad: NDArray[np.bool_], what: str, slack: float | None = None
 ) -> None:
-    index = tuple(int(i) for i in np.argwhere(bad)[0]) if array.ndim else ()
-    where = f"{spec.name}[{', '.join(map(str, index))}]" if index else spec.name
-    tail = "" if slack is None else f" (tolerance {slack:.1e}; validate=False opts out)"
-    raise ParameterError(f"parameter {spec.name!r} {what}, but {where} is {array[index]}{tail}")
+    where, index = _first(spec, bad)
+    said = f"{where} is {array[index]}"
+    if "symmetric" in what or "hermitian" in what:
+        mirrored = (*index[:-2], index[-1], index[-2])
+        said += f" and {_place(spec, mirrored)} is {array[mirrored]}"
+    raise ParameterError(f"parameter {spec.name!r} {what} {said}{_opting_out(slack)}")
+
+
+def _first(spec: ParameterSpec, bad: NDArray[np.bool_]) -> tuple[str, tuple[int, ...]]:
+    """Return the first place where something is bad, in words and as an index."""
+    index = tuple(int(i) for i in np.argwhere(bad)[0]) if np.ndim(bad) else ()
+    return _place(spec, index), index
+
+
+def _place(spec: ParameterSpec, index: tuple[int, ...]) -> str:
+    return f"{spec.name}[{', '.join(map(str, index))}]" if index else spec.name
+
+
+def _opting_out(slack: float | None) -> str:
+    if slack is None:
+        return ""
+    return f" (tolerance {slack:.1e}; solver_args={{'validate': False}} leaves it unchecked)"

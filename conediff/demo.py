@@ -107,6 +107,13 @@ def tune(theta: Array, layer: CvxpyLayer, split: Split, steps: int = 60) -> tupl
     return result.x, losses
 
 
+def picture_formats() -> list[str]:
+    """Return the endings that a picture's name may have."""
+    from matplotlib.figure import Figure
+
+    return sorted(Figure().canvas.get_supported_filetypes())
+
+
 def draw(
     path: Path, losses: list[float], grid_loss: float, before: Array, w: Array, names: list[str]
 ) -> None:

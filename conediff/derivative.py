@@ -19,7 +19,7 @@ Busseti, Moursi (2019); Healey, Nobel, Boyd (2025).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -169,8 +169,7 @@ class StackDerivative:
         # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
         last = (self.x * (dPx + dc)).sum(axis=1) + (self.y * db).sum(axis=1)
         rhs = np.column_stack([h1, -h2, last])
-        for i in pending:
-            du, dv_i, dw = self._on_embedding(i, rhs[i], adjoint=False)
+        for i, (du, dv_i, dw) in self._on_embeddings(pending, rhs, adjoint=False):
             dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
         dy = self.D.apply(dv)
 
@@ -202,8 +201,7 @@ class StackDerivative:
             r1, r2 = z[:, : self.structure.n], self.D.apply_root(z[:, self.structure.n :]) + gs
         last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
         rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
-        for i in pending:
-            r1_i, r2_i, r3 = self._on_embedding(i, rhs[i], adjoint=True)
+        for i, (r1_i, r2_i, r3) in self._on_embeddings(pending, rhs, adjoint=True):
             r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
 
         def of_side(side: StackDerivative, k: Indices) -> _Seen:
@@ -231,7 +229,9 @@ class StackDerivative:
                 ambiguous = ambiguous & self._null_vector_seen(adjoint)
             pending = np.flatnonzero(short | ambiguous)
         if pending.size:
-            self._warn_degenerate(pending, "the linear system is singular")
+            self._warn_degenerate(
+                pending, "the linear system is singular: the solution, or its dual, is not unique"
+            )
         return z, pending
 
     def _warn_at_kinks(self, h: Array, of_side: Callable[[StackDerivative, Indices], _Seen]) -> None:
@@ -259,7 +259,9 @@ class StackDerivative:
             else:
                 changed &= visibility.of_data(ConeData(*different))
         if changed.any():
-            self._warn_degenerate(elements[changed], "strict complementarity fails")
+            self._warn_degenerate(
+                elements[changed], "strict complementarity fails: an active constraint with a zero multiplier"
+            )
 
     def _side(self, elements: Indices, kinked: NDArray[np.bool_], sign: float) -> StackDerivative:
         """Return the derivative a little to one side of the kink, which is not to warn."""
@@ -280,7 +282,8 @@ class StackDerivative:
             self._warned = True
             warn(
                 f"the solution map is not differentiable at {_listed(indices)} ({reason}); "
-                "the least-squares derivative of least norm is returned; see diagnostics",
+                "the least-squares derivative of least norm is returned; see .diagnostics of the solution, "
+                "and 'Where there is no derivative' in the guide",
                 DegeneracyWarning,
             )
 
@@ -292,6 +295,17 @@ class StackDerivative:
         if adjoint:
             return self._visibility.of_data(outer(self.structure, self.x, self.y, first, second))
         return self._visibility.of_solution(first, self.D.apply(second + self.factor.operator.A(first)))
+
+    def _on_embeddings(
+        self, pending: NDArray[np.intp], rhs: Array, adjoint: bool
+    ) -> Iterator[tuple[np.intp, tuple[Array, Array, float]]]:
+        """Solve with M, or its adjoint, for one program after the other; warn once where it fell short."""
+        for i in pending:
+            yield i, self._on_embedding(i, rhs[i], adjoint)
+        short = [i for i in pending if not self.reports[int(i)].converged]
+        if short:
+            worst = max((self.reports[int(i)] for i in short), key=lambda report: report.residual)
+            _warn_accuracy(np.array(short), worst.residual, worst.reason)
 
     def _on_embedding(self, i: np.intp, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
         """Solve with M, or its adjoint, of one program; return the three parts."""
@@ -311,8 +325,6 @@ class StackDerivative:
             method = "lsmr" if self.method == "lsmr" else "lsqr"
             report = iterative(operator.T if adjoint else operator, rhs, method)
         self.reports[int(i)] = report
-        if not report.converged:
-            _warn_accuracy(index, report.residual, report.reason)
         n = self.structure.n
         return report.value[:n], report.value[n:-1], float(report.value[-1] * weight[-1])
 
@@ -332,10 +344,17 @@ def products(structure: Structure, tangent: ConeData, x: Array, y: Array) -> tup
 
 
 def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
-    """Scale a stack of inputs to largest entries of one: the derivative is linear at every scale."""
+    """Scale a stack of inputs to largest entries of one: the derivative is linear at every scale.
+
+    Where they are not finite, zero is solved for, and a size of NaN makes the answer NaN.
+    """
     size = np.zeros((count, 1))
     for array in arrays:
         size = np.maximum(size, np.abs(array).max(axis=1, keepdims=True, initial=0))
+    lost = ~np.isfinite(size)
+    if lost.any():
+        arrays = tuple(np.where(lost, 0, array) for array in arrays)
+        size[lost] = np.nan
     divisor = np.where(size > 0, size, 1)
     return [np.broadcast_to(array / divisor, (count, array.shape[1])) for array in arrays], size
 
@@ -343,7 +362,7 @@ def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
 def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> None:
     warn(
         f"the derivative of {_listed(indices)} is inaccurate: relative residual {residual:.1e} ({reason}); "
-        'see diagnostics, or choose method="dense" for small programs',
+        "see .diagnostics of the solution, scale the problem, or, if it is small, choose method='dense'",
         AccuracyWarning,
     )
 

@@ -11,6 +11,14 @@ from conediff.climb import StackSolution
 from conediff.errors import AccuracyWarning, SolverError, warn
 from conediff.settings import Settings
 
+# What statuses mean, and what to do.
+_IN_WORDS = {
+    "infeasible": "the problem is infeasible: with these data no point satisfies all constraints",
+    "unbounded": "the problem is unbounded: with these data the objective improves without limit",
+    "failed": "no accurate solution was found: bring data and variables to about one, or allow more "
+    "iterations (max_iters)",
+}
+
 
 def settle_failures(
     stack: StackSolution, settings: Settings, solutions: Any, shape: tuple[int, ...] | None = None
@@ -48,7 +56,8 @@ def settle_failures(
         worst = stack.residual[inaccurate].max()
         warn(
             f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: "
-            f"relative KKT residual up to {worst:.1e}; see info, scale the problem, or allow more iterations",
+            f"relative KKT residual up to {worst:.1e}; see .info, scale the problem, or allow more "
+            "iterations (max_iters)",
             AccuracyWarning,
         )
     failed = np.flatnonzero(~stack.usable)
@@ -68,17 +77,17 @@ def _solver_error(
     indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
     statuses = tuple(str(status) for status in stack.status[failed])
     if len(stack.x) == 1 and shape in ((), (1,)):
-        failed_itself = statuses[0] == "failed"
-        what = "no accurate solution was found" if failed_itself else f"the problem is {statuses[0]}"
+        what, its = _IN_WORDS.get(statuses[0], f"the problem is {statuses[0]}"), "its"
     else:
+        its = "their"
         names = [index[0] if len(index) == 1 else index for index in indices]
         listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
         what = f"{len(failed)} of {len(stack.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
     return SolverError(
-        f"{what}; what was found, certificates included, is in .solutions of this error."
-        " Pass solver_args={'on_failure': 'nan'} (or 'zero_grad'; a keyword of solve) to keep the "
-        "other elements",
+        f"{what}. What was found, certificates included, is in .solutions of this error; with "
+        "on_failure='nan' or 'zero_grad' (in a layer's solver_args; a keyword of solve) there is no error, "
+        f"and NaN in {its} place",
         indices,
         statuses,
         solutions,

@@ -220,10 +220,16 @@ class CvxpyLayer:
             with self._lock:
                 return self._last.get(arguments.batch)
         if not isinstance(given, LayerSolution):
-            raise TypeError("warm_start must be True, False, or a solution that this layer's solve returned")
+            raise TypeError(
+                "warm_start must be True, False, or a solution that this layer's solve returned, "
+                f"got {given!r:.80}"
+            )
         stack, structure = given.stack, self.maps.structure
         if stack.x.shape != (arguments.count, structure.n) or stack.y.shape[1] != structure.m:
-            raise ValueError(f"warm_start has batch shape {given.batch}, but this call has {arguments.batch}")
+            raise ValueError(
+                f"warm_start has batch shape {given.batch}, but this call has {arguments.batch}; with "
+                "warm_start=True the layer keeps its last solution for each batch shape"
+            )
         return stack.x, stack.y, stack.s
 
     def __getstate__(self) -> dict[str, Any]:

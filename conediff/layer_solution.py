@@ -154,7 +154,10 @@ class LayerSolution:
         """
         outputs = self._maps.outputs
         if needed is not None and len(needed) != len(self._maps.parameters):
-            raise ValueError(f"needed must say yes or no to {len(self._maps.parameters)} parameters")
+            raise ValueError(
+                f"needed must say True or False for each of {len(self._maps.parameters)} parameters, "
+                f"got {len(needed)}"
+            )
         stacks = self._stacks(cotangents)
         gx, gy, gvalue = self._maps.recover_cotangent(self._x, self._y, stacks)
         g, gd = self._data.zeros(), None

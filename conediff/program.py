@@ -80,7 +80,10 @@ class ConeProgram:
             raise TypeError(f"cones must be a mapping such as {{'z': 1, 'l': 2}}, got {cones!r}")
         cone = ProductCone.from_dict(cones)
         if cone.dim != m:
-            raise ValueError(f"the cones have {cone.dim} rows in all, but A has {m}")
+            raise ValueError(
+                f"the cones have {cone.dim} rows in all, but A has {m}; of {dict(cones)} a PSD cone of order "
+                "k counts k (k + 1) / 2, an exponential or power cone three, a box its bounds and one more"
+            )
         self.structure = Structure(Pattern.of(self._P), Pattern.of(self._A), cone)
 
     @property
@@ -134,7 +137,7 @@ def _matrix(name: str, value: Any) -> sp.csc_array:
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
         )
     if not sp.issparse(value):
-        value = np.asarray(value, dtype=np.float64)
+        value = _numbers(name, value)
         if value.ndim != 2:
             raise ValueError(f"{name} must be a matrix, but has shape {value.shape}")
     matrix = sp.csc_array(value, dtype=np.float64, copy=True)
@@ -152,13 +155,24 @@ def _vector(name: str, value: ArrayLike) -> Array:
         raise TypeError(
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
         )
-    vector = np.array(value, dtype=np.float64)
+    vector = _numbers(name, value).copy()
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, but has shape {vector.shape}")
     bad = np.flatnonzero(~np.isfinite(vector))
     if bad.size:
         raise ParameterError(f"{name} is not finite: {name}[{bad[0]}] is {vector[bad[0]]}")
     return vector
+
+
+def _numbers(name: str, value: Any) -> Array:
+    try:
+        if value is None:
+            raise TypeError
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array of numbers, or a sparse matrix, got {value!r:.80}"
+        ) from error
 
 
 def _symmetric(value: Any, n: int) -> sp.csc_array:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from conediff.derivative import METHODS
 from conediff.dialects import FOREIGN, translated
@@ -57,6 +60,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not (isinstance(self.tol, Real) and 0 < self.tol < 1):
             raise ValueError(f"tol must lie between 0 and 1, got {self.tol!r}")
+        for name in ("refine", "validate"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.threads is not None and (not isinstance(self.threads, Integral) or self.threads < 1):
@@ -93,9 +99,11 @@ class Settings:
         ours = {f.name for f in fields(self)} - {"scs"}
         unknown = sorted(set(changes) - ours - SCS_SETTINGS - {"eps"})
         if unknown:
-            known = ", ".join(sorted(ours | SCS_SETTINGS | {"eps"}))
-            known += "; and those of cvxpylayers: " + ", ".join(sorted(FOREIGN))
-            raise TypeError(f"unknown solver argument {unknown[0]!r}; the known ones are: {known}")
+            names = ours | SCS_SETTINGS | {"eps"}
+            near = get_close_matches(str(unknown[0]), names, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ";"
+            known = f"{', '.join(sorted(names))}; and those of cvxpylayers: {', '.join(sorted(FOREIGN))}"
+            raise TypeError(f"unknown solver argument {unknown[0]!r}{guess} the known ones are: {known}")
         mine = {name: value for name, value in changes.items() if name in ours}
         theirs = checked_settings({name: value for name, value in changes.items() if name not in ours})
         return replace(self, **mine, scs={**self.scs, **theirs})

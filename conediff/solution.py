@@ -61,7 +61,10 @@ class Solution:
             If there is no solution to differentiate at.
         """
         if self.status not in ("solved", "inaccurate"):
-            raise SolverError(f"there is no derivative: the program is {self.status}", solutions=self)
+            raise SolverError(
+                f"there is no derivative, for there is no solution: the program is {self.status}",
+                solutions=self,
+            )
         parent, index = self._parent, np.array([self._index])
         solved = parent._stack
         settings = parent._settings.updated({} if method is None else {"method": method})

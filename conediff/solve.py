@@ -147,13 +147,16 @@ def _start(warm_start: Any, structure: Structure, count: int) -> tuple[Array, Ar
     if isinstance(warm_start, (Solution, Solutions)):
         warm_start = (warm_start.x, warm_start.y, warm_start.s)
     if not isinstance(warm_start, (tuple, list)) or len(warm_start) != 3:
-        raise ValueError("warm_start must be a solution, or a tuple of arrays (x, y, s)")
+        raise ValueError(
+            f"warm_start must be a solution, or a tuple of arrays (x, y, s), got {warm_start!r:.80}"
+        )
     arrays = []
     sizes = (structure.n, structure.m, structure.m)
     for name, value, size in zip("xys", warm_start, sizes, strict=True):
         array = np.asarray(value, dtype=np.float64)
         if array.shape not in ((count, size),) + (((size,),) if count == 1 else ()):
-            raise ValueError(f"warm_start: {name} must have shape {(count, size)}, but has {array.shape}")
+            wanted = (count, size) if count > 1 else (size,)
+            raise ValueError(f"warm_start: {name} must have shape {wanted}, but has {array.shape}")
         arrays.append(array.reshape(count, size))
     return arrays[0], arrays[1], arrays[2]
 
@@ -190,6 +193,9 @@ def _union(programs: list[ConeProgram]) -> tuple[Structure, ConeData]:
         raise ValueError(
             "a batch needs at least one program; for an empty one pass stacked arrays of no rows"
         )
+    for k, program in enumerate(programs):
+        if not isinstance(program, ConeProgram):
+            raise TypeError(f"solve_batch takes ConePrograms, but element {k} is a {type(program).__name__}")
     first = programs[0]
     for k, program in enumerate(programs):
         if (program.m, program.n, program.structure.cone) != (first.m, first.n, first.structure.cone):

@@ -3,7 +3,15 @@
 try:
     import keras  # noqa: F401
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError('Keras is not installed: pip install "conediff[tensorflow]"') from missing
+    advice = 'pip install "conediff[tensorflow]"'
+    if missing.name == "keras":
+        raise ModuleNotFoundError(f"Keras is not installed: {advice}", name="keras") from missing
+    # Keras imports its backend; which one, ~/.keras/keras.json and the variable KERAS_BACKEND say.
+    raise ModuleNotFoundError(
+        f"Keras is installed, but cannot import {missing.name}, which its backend needs: {advice}, or choose "
+        "another backend by the environment variable KERAS_BACKEND (tensorflow or torch)",
+        name=missing.name,
+    ) from missing
 
 from conediff_tensorflow import CvxpyLayer, OptLayer
 

@@ -3,7 +3,11 @@
 try:
     import torch  # noqa: F401
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError('PyTorch is not installed: pip install "conediff[torch]"') from missing
+    if missing.name != "torch":  # PyTorch itself is there, and broken
+        raise
+    raise ModuleNotFoundError(
+        'PyTorch is not installed: pip install "conediff[torch]"', name="torch"
+    ) from missing
 
 from conediff_torch import CvxpyLayer, OptLayer, functional
 

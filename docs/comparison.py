@@ -1,4 +1,4 @@
-"""Print the table of comparison.md: conediff beside cvxpylayers, both through PyTorch at default settings.
+"""Print the tables of comparison.md: conediff beside cvxpylayers, both through PyTorch at default settings.
 
 Run it with ``python docs/comparison.py`` where the ``bench`` extra and PyTorch are installed.
 """
@@ -109,10 +109,62 @@ def bad_element(Layer):
     return error(found, [torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])])
 
 
-CASES = (quadratic_program, dual_variable, power_cone, small_loss, psd_parameter, bad_element)
+def kink(Layer):
+    """max(p, 0) at p = 0, where there is no derivative: what is returned, and whether anything is said."""
+    x, p = cp.Variable(1), cp.Parameter(1)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (slope,) = gradients(lambda: Layer(problem, [p], [x]), torch.zeros(1))
+    said = {w.category.__name__ for w in caught} - {"DeprecationWarning"}  # which are about NumPy
+    return f"{slope.item():.2g}, {', '.join(said) or 'no warning'}"
+
+
+def projection(Layer):
+    """The projection onto the nonnegative numbers, as a function of one tensor."""
+    x, p = cp.Variable(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
+    layer = Layer(problem, [p], [x])
+    return lambda t: layer(t)[0]
+
+
+def optimal_value(Layer):
+    """The optimal value among the outputs."""
+    x, p = cp.Variable(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
+    return Layer(problem, [p], [problem.objective])(torch.ones(3))[0]
+
+
+ones = torch.ones(3)
+CASES = (quadratic_program, dual_variable, power_cone, small_loss, psd_parameter, bad_element, kink)
+CALLS = {
+    "two batch dimensions": lambda Layer: projection(Layer)(torch.ones(2, 4, 3)),
+    "empty batch": lambda Layer: projection(Layer)(torch.ones(0, 3)),
+    "dtype of the output for float32": lambda Layer: projection(Layer)(ones.float()).dtype,
+    "optimal value as an output": optimal_value,
+    "torch.func.jvp": lambda Layer: torch.func.jvp(projection(Layer), (ones,), (ones,)),
+    "torch.func.jacrev": lambda Layer: torch.func.jacrev(projection(Layer))(ones),
+    "torch.vmap": lambda Layer: torch.vmap(projection(Layer))(torch.ones(4, 3)),
+    "torch.compile(fullgraph=True)": lambda Layer: torch.compile(
+        projection(Layer), fullgraph=True, backend="eager"
+    )(ones),
+}
+
+
+def outcome(call, Layer):
+    """Say whether a call works, or what it returned if that is the question."""
+    try:
+        found = call(Layer)
+    except Exception as error:
+        return f"{type(error).__name__}"
+    return str(found) if isinstance(found, torch.dtype) else "yes"
+
 
 if __name__ == "__main__":
     print(f"cvxpylayers {version('cvxpylayers')}, diffcp {version('diffcp')}, cvxpy {version('cvxpy')}\n")
     print("| gradient of | conediff | cvxpylayers |\n|---|---|---|")
     for case in CASES:
         print(f"| {case.__name__.replace('_', ' ')} | {case(Ours)} | {case(Theirs)} |")
+    print("\n| call | conediff | cvxpylayers |\n|---|---|---|")
+    for name, call in CALLS.items():
+        print(f"| {name} | {outcome(call, Ours)} | {outcome(call, Theirs)} |")

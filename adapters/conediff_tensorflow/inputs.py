@@ -16,6 +16,11 @@ _PARTS = {
     "regularizer": keras.regularizers,
     "constraint": keras.constraints,
 }
+# How TensorFlow's other tensors become dense ones.
+_DENSE = {
+    "RaggedTensor": "tensor.to_tensor(), and leave padded elements out of the loss",
+    "SparseTensor": "tf.sparse.to_dense(tensor)",
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,11 @@ class Inputs:
                 raise ValueError(
                     f"a value must be provided for each parameter that is no weight: got None for {name!r}"
                 )
+            if type(item).__name__ in _DENSE:
+                raise TypeError(
+                    f"parameter {name!r} must be a dense tensor, but is a {type(item).__name__}: pass "
+                    f"{_DENSE[type(item).__name__]}"
+                )
         return list(items)
 
     def _from_names(self, items: Mapping[str, Any]) -> list[Any]:
@@ -137,7 +147,10 @@ def _options(spec: ParameterSpec, value: Any) -> dict[str, Any]:
     start = options.get("initializer")
     if start is not None and not isinstance(start, (str, Mapping)) and not callable(start):
         options["initializer"] = keras.initializers.Constant(_initial(spec, start))
-    return {key: _PARTS[key].get(item) if key in _PARTS else item for key, item in options.items()}
+    try:
+        return {key: _PARTS[key].get(item) if key in _PARTS else item for key, item in options.items()}
+    except ValueError as error:
+        raise ValueError(f"weights: what is said of {spec.name!r} is not understood: {error}") from error
 
 
 def _initial(spec: ParameterSpec, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,7 +96,10 @@ class CvxpyLayer(keras.layers.Layer):
         kwargs: Mapping[str, Any],
     ) -> None:
         if single_output and len(core.outputs) != 1:
-            raise ValueError(f"single_output: the layer returns {len(core.outputs)} variables, not one")
+            raise ValueError(
+                f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
+                "ask for one of them only"
+            )
         default = kwargs.get("dtype") is None and keras.config.dtype_policy().name == "float32"
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False
@@ -103,11 +107,14 @@ class CvxpyLayer(keras.layers.Layer):
         # Keras wraps the dictionaries and lists among attributes; in tuples it leaves them alone.
         self._core, self._inputs, self._defaults = core, inputs, (dict(solver_args),)
         shapes = {spec.name: spec.shape for spec in core.parameters}
-        own = {
-            name: self.add_weight(name=name, shape=shapes[name], **options)
-            for name, options in inputs.weights.items()
-        }
+        own = {name: self._weight(name, shapes[name], options) for name, options in inputs.weights.items()}
         self._own_weights = (own,)
+
+    def _weight(self, name: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> Any:
+        try:
+            return self.add_weight(name=name, shape=shape, **options)
+        except TypeError as error:
+            raise TypeError(f"weights: what is said of {name!r} is not understood: {error}") from error
 
     @property
     def info(self) -> dict[str, Any]:
@@ -159,12 +166,33 @@ class CvxpyLayer(keras.layers.Layer):
 
     def compute_output_spec(self, *inputs: Any, solver_args: Mapping[str, Any] | None = None) -> Any:
         """Return the outputs' shapes and dtypes, before there are any data."""
+        if not self.single_output:
+            self._check_followed()
         passed = self._inputs.listed(inputs)
         shapes = self._shapes(self._batch([tuple(item.shape) for item in passed]))
         specs = tuple(
             keras.KerasTensor(shape, dtype) for shape, dtype in zip(shapes, self._dtypes(passed), strict=True)
         )
         return specs[0] if self.single_output else specs
+
+    def _check_followed(self) -> None:
+        """Refuse to hand a tuple to the next layer of a Sequential model, whose own message tells nothing."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            model = frame.f_locals.get("self")
+            if isinstance(model, keras.Sequential) and frame.f_code.co_name == "build":
+                if any(layer is self for layer in model.layers[:-1]):
+                    advice = (
+                        "make it with single_output=True"
+                        if len(self._core.outputs) == 1
+                        else "use a functional model (keras.Model) instead"
+                    )
+                    raise ValueError(
+                        f"{self.name} returns a tuple of {len(self._core.outputs)}, which the next layer of "
+                        f"a Sequential model cannot take: {advice}"
+                    )
+                return
+            frame = frame.f_back  # type: ignore[assignment]
 
     def compute_output_shape(self, *input_shape: Any) -> Any:
         """Return the outputs' shapes for those of the inputs."""

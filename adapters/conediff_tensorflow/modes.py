@@ -126,8 +126,9 @@ def no_second_derivatives(tensors: Tensors, asked: bool) -> list[tf.Tensor | Non
 
     def refuse(*_: Any) -> Any:
         raise NotImplementedError(
-            "second derivatives of the layer are not supported yet: its gradient can be differentiated with "
-            "respect to what it is multiplied with, but not with respect to the layer's parameters"
+            "second derivatives of the layer are not supported: its gradient can be differentiated with "
+            "respect to what it is multiplied with, but not with respect to the layer's parameters. Leave "
+            "the layer out of the term that needs them, or put tf.stop_gradient around its gradient there"
         )
 
     if tf.executing_eagerly():

@@ -39,7 +39,7 @@ def solve(
     AttributeError
         If a parameter is None.
     TypeError
-        If a parameter is no tensor, or a solver argument is unknown.
+        If the layer is no NumPy layer, a parameter no tensor, or a solver argument unknown.
     RuntimeError
         If the parameters are on different devices.
     NotImplementedError
@@ -58,6 +58,11 @@ def solve(
     >>> c_t.grad.round(decimals=6).abs()
     tensor([1., 0.])
     """
+    if not isinstance(layer, CvxpyLayer):
+        raise TypeError(
+            "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.torch layer, its "
+            f"numpy_layer), not a {type(layer).__module__}.{type(layer).__name__}"
+        )
     for k, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
             _refuse(layer, k, parameter)
@@ -82,4 +87,5 @@ def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
     name = repr(layer.parameters[k].name) if k < len(layer.parameters) else str(k)
     if parameter is None:
         raise AttributeError(f"parameter {name} is None, which has no values: pass a tensor")
-    raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}")
+    advice = "pass solver_args by name" if isinstance(parameter, Mapping) else "convert it by torch.as_tensor"
+    raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}: {advice}")

@@ -38,12 +38,22 @@ def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
         raise ValueError(
             "The layer's variables must be a subset of problem.variables, of the dual variables of its "
             f"constraints, and problem.objective; not the problem's: {', '.join(foreign)}."
+            + _instead(variables, problem)
         )
     for kind, items in (("parameters", parameters), ("variables", variables)):
         keys = [identity(item) for item in items]
         twice = sorted({label(item) for item, key in zip(items, keys, strict=True) if keys.count(key) > 1})
         if twice:
             raise ValueError(f"The layer's {kind} hold something more than once: {', '.join(twice)}.")
+
+
+def _instead(variables: Any, problem: cp.Problem) -> str:
+    """Say what to do about outputs that are no variables of the problem."""
+    if any(isinstance(v, cp.constraints.constraint.Constraint) for v in variables):
+        return " For the dual variable of a constraint pass constraint.dual_variables[0]."
+    if any(isinstance(v, cp.Expression) and not isinstance(v, cp.Variable | cp.Parameter) for v in variables):
+        return " For the value of an expression introduce a variable, and a constraint that it equals it."
+    return f" The problem's variables are {', '.join(v.name() for v in problem.variables())}."
 
 
 def check_kind(problem: cp.Problem) -> None:

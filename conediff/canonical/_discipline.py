@@ -12,6 +12,8 @@ from typing import Any
 import cvxpy as cp
 from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.constraints.nonpos import Inequality
+from cvxpy.constraints.zero import Equality, Zero
 from cvxpy.expressions.expression import Expression
 from cvxpy.utilities import scopes
 
@@ -36,11 +38,14 @@ def check_convex(problem: cp.Problem, gp: bool) -> None:
         hint = " It is DGP: pass gp=True."
     elif not gp and problem.is_dqcp():
         hint = " It is quasiconvex (DQCP), which takes a sequence of convex problems; that is not supported."
+    elif (exponents := _exponents(culprit)) and not gp:
+        hint = f" The exponent {exponents[0]} is a parameter; it must be a constant (or pass gp=True)."
     elif not gp and (names := unsigned_factors(culprit)):
         hint = (
             f" The sign of {', '.join(names)} is not known: declare the parameter nonneg=True or nonpos=True."
         )
-    raise ProblemError(f"Problem must be {rules}, but {where} is not{_because(where, culprit)}.{hint}")
+    because = _because(where, culprit, "log-log " if gp else "")
+    raise ProblemError(f"Problem must be {rules}, but {where} is not{because}.{hint}")
 
 
 def check_dpp(problem: Any, gp: bool) -> None:
@@ -93,10 +98,27 @@ def _quad_form_scope(active: bool) -> Iterator[None]:
         yield
 
 
-def _because(where: str, culprit: Any) -> str:
+def _because(where: str, culprit: Any, log_log: str | None = None) -> str:
+    """Say what is wrong; of a whole objective or constraint by the rule of curvature that it breaks."""
+    if log_log is not None:
+        if isinstance(culprit, cp.Minimize):
+            return f": what is to be minimised must be {log_log}convex"
+        if isinstance(culprit, cp.Maximize):
+            return f": what is to be maximised must be {log_log}concave"
+        if isinstance(culprit, Inequality):
+            return f": the smaller side must be {log_log}convex, and the larger {log_log}concave"
+        if isinstance(culprit, Equality | Zero):
+            return f": both sides of an equality must be {log_log}affine"
     if not isinstance(culprit, Expression):
         return " (each part of it is, but not their combination)"
     return "" if where.endswith(str(culprit)) else f", because of {culprit}"
+
+
+def _exponents(expression: Any) -> list[Any]:
+    """Return parameters that are exponents of powers."""
+    found = [name for arg in expression.args for name in _exponents(arg)]
+    exponent = getattr(expression, "p", None)
+    return found + ([exponent] if isinstance(exponent, Expression) and exponent.parameters() else [])
 
 
 def _smallest(expression: Any, fine: Callable[[Any], bool]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,14 +32,45 @@ def stated_problem(
     Raises
     ------
     TypeError
-        If something that is to be called is not callable.
+        If something that is to be called is not callable, does not take the variables and parameters, or
+        returns a constraint.
     """
-    for function in (objective, *inequalities, *equalities):
+    for name, functions in (("inequalities", inequalities), ("equalities", equalities)):
+        if not isinstance(functions, list | tuple):
+            raise TypeError(f"{name} must be a list of functions, but got {functions!r}")
+    arguments = (*variables, *parameters)
+
+    def expression(name: str, function: Function) -> Any:
         if not callable(function):
             raise TypeError(
                 "objective, inequalities and equalities are functions of the variables and the parameters, "
                 f"but got {function!r}"
             )
-    arguments = (*variables, *parameters)
-    constraints = [g(*arguments) <= 0 for g in inequalities] + [h(*arguments) == 0 for h in equalities]
-    return cp.Problem(cp.Minimize(objective(*arguments)), constraints)
+        _check_signature(name, function, arguments)
+        result = function(*arguments)
+        if isinstance(result, cp.constraints.constraint.Constraint | bool):
+            raise TypeError(
+                f"{name}: a function must return an expression, which is then held <= 0 or == 0, but it "
+                f"returned the constraint {result}"
+            )
+        return result
+
+    constraints = [expression("inequalities", g) <= 0 for g in inequalities]
+    constraints += [expression("equalities", h) == 0 for h in equalities]
+    return cp.Problem(cp.Minimize(expression("objective", objective)), constraints)
+
+
+def _check_signature(name: str, function: Function, arguments: Sequence[Any]) -> None:
+    """Refuse a function that cannot take the variables and the parameters, all of them, in order."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some built-in functions nothing is known
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        listed = ", ".join(argument.name() for argument in arguments)
+        raise TypeError(
+            f"{name}: every function is called with all variables, then all parameters ({listed}), but one "
+            f"takes {signature}"
+        ) from error

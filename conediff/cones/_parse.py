@@ -32,7 +32,10 @@ def parsed(cones: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
         key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))
     ]
     if unknown:
-        raise ConeError(f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}")
+        raise ConeError(
+            f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}: zero, nonnegative, bounds "
+            "of a box, second-order, PSD, complex PSD, exponential, dual exponential, and power"
+        )
     given = {key: value for key, value in cones.items() if value is not None}
     values: dict[str, Any] = {key: _size(key, given[key]) for key in ("z", "l", "ep", "ed") if key in given}
     values |= {key: _sizes(key, given[key]) for key in ("q", "s", "cs") if key in given}
@@ -51,11 +54,11 @@ def _size(key: str, value: Any) -> int:
 
 
 def _sizes(key: str, value: Any) -> tuple[int, ...]:
-    return tuple(_size(key, size) for size in _listed(value))
+    return tuple(_size(key, size) for size in _listed(key, value))
 
 
 def _exponents(value: Any) -> tuple[float, ...]:
-    exponents = tuple(_number("p", exponent) for exponent in _listed(value))
+    exponents = tuple(_number("p", exponent) for exponent in _listed("p", value))
     for exponent in exponents:
         if not 0 < abs(exponent) < 1:
             raise ConeError(f"cone 'p': exponents are in (0, 1), or (-1, 0) for dual cones, got {exponent}")
@@ -63,8 +66,8 @@ def _exponents(value: Any) -> tuple[float, ...]:
 
 
 def _box(lower: Any, upper: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    bl = tuple(_number("bl", bound) for bound in _listed(lower))
-    bu = tuple(_number("bu", bound) for bound in _listed(upper))
+    bl = tuple(_number("bl", bound) for bound in _listed("bl", lower))
+    bu = tuple(_number("bu", bound) for bound in _listed("bu", upper))
     if len(bl) != len(bu):
         raise ConeError(f"box cone: 'bl' has {len(bl)} bounds and 'bu' has {len(bu)}")
     for index, (low, high) in enumerate(zip(bl, bu, strict=True)):
@@ -75,15 +78,15 @@ def _box(lower: Any, upper: Any) -> tuple[tuple[float, ...] | None, tuple[float,
     return (bl, bu) if bl else (None, None)
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(key: str, value: Any) -> list[Any]:
     """SCS takes a number for a list of one."""
     if isinstance(value, (str, bytes, Mapping)):
-        raise ConeError(f"expected a list of numbers, got {value!r}")
-    return list(np.atleast_1d(value)) if np.ndim(value) <= 1 else _nested(value)
+        raise ConeError(f"cone {key!r}: expected a list of numbers, got {value!r}")
+    return list(np.atleast_1d(value)) if np.ndim(value) <= 1 else _nested(key, value)
 
 
-def _nested(value: Any) -> list[Any]:
-    raise ConeError(f"expected a flat list of numbers, got {value!r}")
+def _nested(key: str, value: Any) -> list[Any]:
+    raise ConeError(f"cone {key!r}: expected a flat list of numbers, got {value!r}")
 
 
 def _number(key: str, value: Any) -> float:

@@ -375,7 +375,7 @@ BAD_CALLS: tuple[tuple[str, list[Any], type[Exception], str], ...] = (
     ("shape", [_A, np.ones(5), _LAM], ValueError, "Invalid parameter shape"),
     ("dimensionality", [np.ones(3), _B, _LAM], ValueError, "Invalid parameter dimensionality"),
     ("batch", [np.ones((2, 4, 3)), np.ones((3, 4)), _LAM], ValueError, "Inconsistent batch sizes"),
-    ("nan", [_A, np.array([1, 1, np.nan, 1]), _LAM], cd.ParameterError, r"not finite, but .*\[2\] is nan"),
+    ("nan", [_A, np.array([1, 1, np.nan, 1]), _LAM], cd.ParameterError, r"not finite: .*\[2\] is nan"),
     ("inf", [_A, _B, np.array(np.inf)], cd.ParameterError, "not finite"),
     ("attribute", [_A, _B, np.array(-1.0)], cd.ParameterError, "declared nonneg"),
 )

@@ -63,6 +63,34 @@ def test_single_output():
         CvxpyLayer(problem, [p], [x, problem.objective], single_output=True)
 
 
+def test_a_tuple_in_the_middle_of_a_sequential_model_is_refused_with_advice():
+    with pytest.raises(ValueError, match="tuple of 1.*single_output=True"):
+        keras.Sequential([keras.Input((4,)), projection(), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="tuple of 1.*single_output=True"):
+        keras.Sequential([keras.layers.Dense(4), projection(), keras.layers.Dense(1)])(tf.ones((2, 3)))
+    x, p = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
+    two = CvxpyLayer(problem, [p], [x, problem.objective])
+    with pytest.raises(ValueError, match=r"tuple of 2.*keras\.Model"):
+        keras.Sequential([keras.Input((2,)), two, keras.layers.Dense(1)])
+    last = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), projection()])
+    assert last(tf.ones((2, 4))).shape == (2, 4)  # Keras unpacks what is last
+    model = keras.Sequential([keras.Input((4,)), projection(single_output=True), keras.layers.Dense(1)])
+    assert model(tf.ones((2, 4))).shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "advice"),
+    [
+        (tf.ragged.constant([[1.0, 2, 3, 4], [1.0]]), r"RaggedTensor: pass tensor\.to_tensor"),
+        (tf.sparse.from_dense(tf.ones((2, 4))), r"SparseTensor: pass tf\.sparse\.to_dense"),
+    ],
+)
+def test_tensors_that_are_not_dense_are_refused_with_advice(tensor, advice):
+    with pytest.raises(TypeError, match=advice):
+        projection()(tensor)
+
+
 def test_variables_are_taken_as_tensors():
     (x,) = least_norm()(tf.Variable(A), keras.Variable(B, dtype="float64"))
     np.testing.assert_allclose(x, X, rtol=1e-9)
@@ -281,6 +309,8 @@ def test_weights_leave_the_other_parameters_to_calls():
     [
         ({cp.Parameter(2): "ones"}, ValueError, "none of the parameters A, b"),
         ({"c": "ones"}, ValueError, "none of the parameters A, b"),
+        ({"A": "onez"}, ValueError, "what is said of 'A' is not understood: .*onez"),
+        ({"A": {"init": "ones"}}, TypeError, "what is said of 'A' is not understood: .*'init'"),
         (["b"], TypeError, "a mapping from parameters to initializers"),
         ({"b": np.ones(3)}, ValueError, r"initial value of 'b' must have shape \(2,\), but has \(3,\)"),
         ({"A": [1.0, 2.0, 3.0]}, ValueError, r"initial value of 'A' must have shape \(2, 3\)"),

@@ -161,7 +161,7 @@ def test_elements_without_a_solution():
     refusing = keras.Sequential([CvxpyLayer(problem, [p], [x], single_output=True)])
     with pytest.raises(tf.errors.UnknownError, match=r"1 of 3 elements have no solution: 1 \(infeasible\)"):
         refusing.predict(points, verbose=0)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"parameter 'p' is not finite, but p\[1, 0\]"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"parameter 'p' is not finite: p\[1, 0\]"):
         refusing.predict(np.array([[0, 0], [np.nan, 0]]), verbose=0)
 
 

@@ -126,6 +126,16 @@ def test_functional_is_the_same():
         assert torch.equal(one, other)
 
 
+def test_what_is_no_tensor_or_no_layer_is_refused_with_advice():
+    layer, values = quadratic(), tensors()
+    with pytest.raises(TypeError, match=r"is a ndarray: convert it by torch\.as_tensor"):
+        layer(values[0].detach().numpy(), *values[1:])
+    with pytest.raises(TypeError, match="is a dict: pass solver_args by name"):
+        layer(*values, {"eps": 1e-8})
+    with pytest.raises(TypeError, match="of a conediff.torch layer, its numpy_layer.*conediff_torch"):
+        ct.functional.solve(layer, *values)
+
+
 def test_opt_layer_returns_one_tensor_for_one_variable():
     x, y, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
     one = ct.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), [lambda x, p: -x], [], tol=1e-9)

@@ -2,28 +2,78 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
+from conediff import installed
 from conediff.__main__ import main
 
 
-def test_help_lists_the_commands(capsys):
+def test_help_has_commands_examples_and_exit_codes(capsys):
     assert main([]) == 0
-    assert "demo" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for word in ("demo", "info", "check", "examples:", "exit codes:", "python -m conediff check"):
+        assert word in out
 
 
-def test_info_tells_versions(capsys):
+def test_info_tells_versions_threads_and_frameworks(capsys):
     assert main(["info"]) == 0
-    assert "scs 3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for start in ("conediff 0.", "Python 3", "threads: ", "BLAS: ", "scs 3", "cvxpy 1", "NumPy: usable"):
+        assert f"\n{start}" in f"\n{out}", start
+    for framework in installed.FRAMEWORKS:
+        (line,) = [line for line in out.splitlines() if line.startswith(framework.name)]
+        assert ("usable, from" if framework.installed else "not installed; pip install") in line
 
 
-def test_unknown_command_is_an_error():
+def test_info_fails_where_a_framework_is_broken(monkeypatch, capsys):
+    # Installed, but its adapter cannot be imported.
+    broken = installed.Framework("Abacus", "json", "conediff.no_such_adapter")
+    monkeypatch.setattr(installed, "FRAMEWORKS", (broken,))
+    assert main(["info"]) == 1
+    assert "Abacus: NOT usable: ModuleNotFoundError: No module named" in capsys.readouterr().out
+
+
+def test_info_fails_where_something_required_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(installed, "REQUIRED", ("numpy", "no-such-package"))
+    monkeypatch.setattr(installed, "FRAMEWORKS", ())
+    assert main(["info"]) == 1
+    assert "no-such-package MISSING: pip install no-such-package" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly"], "invalid choice: 'fly'"),
+        (["demo", "--steps", "0"], "expected a whole number from 1 on, got '0'"),
+        (["demo", "--steps", "many"], "expected a whole number"),
+        (["demo", "--output", "no/such/folder/a.png"], "there is no folder no/such/folder"),
+        (["info", "more"], "unrecognized arguments: more"),
+    ],
+)
+def test_wrong_usage_has_exit_code_2(arguments, said, capsys):
     with pytest.raises(SystemExit) as caught:
-        main(["fly"])
+        main(arguments)
     assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_demo_refuses_what_is_no_picture_before_it_works(capsys):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", "--output", "picture.xyz"])
+    assert caught.value.code == 2
+    assert "picture.xyz does not end in a format of pictures: " in capsys.readouterr().err
+
+
+def test_demo_without_its_packages_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["demo"]) == 1
+    assert 'pip install "conediff[demo]"' in capsys.readouterr().err
 
 
 def test_demo_beats_the_grid_and_saves_a_picture(tmp_path, capsys):
@@ -52,6 +102,33 @@ def test_demo_gradient_against_differences():
         step = h * (np.arange(11) == k)
         ends = [loss_and_gradient(theta + sign * step, layer, split)[0] for sign in (1, -1)]
         assert gradient[k] == pytest.approx((ends[0] - ends[1]) / (2 * h), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "said"),
+    [
+        ("torch", "torch", r"PyTorch is not installed: pip install .conediff\[torch\]"),
+        ("torch", "other", "No module named 'other'"),
+        ("tensorflow", "keras", r"Keras is not installed: pip install .conediff\[tensorflow\]"),
+        ("tensorflow", "other", "Keras is installed, but cannot import other.*KERAS_BACKEND"),
+    ],
+)
+def test_a_missing_framework_is_named(module, missing, said, monkeypatch):
+    framework = {"torch": "torch", "tensorflow": "keras"}[module]
+
+    class Missing:
+        """Finds the framework; importing it needs what is missing."""
+
+        def find_spec(self, name, path=None, target=None):
+            if name == framework:
+                raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    for name in [name for name in sys.modules if name == framework or name == f"conediff.{module}"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ModuleNotFoundError, match=said) as caught:
+        importlib.import_module(f"conediff.{module}")
+    assert caught.value.name == missing
 
 
 def test_import_is_light():

@@ -1,11 +1,16 @@
-"""What the README and the pages show runs as it stands."""
+"""What the README and the pages show runs as it stands, and links lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import conediff
 
 ROOT = Path(__file__).parents[2]
 BUILT = {"_build", "auto_gallery"}
@@ -22,17 +27,59 @@ def plain(printed):
     return re.sub(r" +", " ", printed.replace(",", "")).replace("[ ", "[")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: str(p.relative_to(ROOT)))
-def test_python_blocks_run_and_print_what_they_say(page, capsys):
+def run(block, scope, capsys):
+    """Run a block; what its comments say is printed must be printed."""
+    for framework in ("torch", "tensorflow", "keras"):
+        if re.search(rf"\b{framework}\b", block):
+            pytest.importorskip(framework)
+    exec(compile(block, "page", "exec"), scope)
+    printed = capsys.readouterr().out
+    for said in re.findall(r"print\(.*#.*?([\[(][^\])]*[\])])$", block, flags=re.MULTILINE):
+        assert plain(said) in plain(printed), (said, printed)
+    return printed
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """Blocks may save files."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_python_blocks_run_and_print_what_they_say(page, capsys, elsewhere):
     scope = {}
     for block in blocks(page.read_text(encoding="utf-8"), "python"):
-        for framework in ("torch", "tensorflow", "keras"):
-            if re.search(rf"\b{framework}\b", block):
-                pytest.importorskip(framework)
-        exec(compile(block, page.name, "exec"), scope)
-        printed = capsys.readouterr().out
-        for said in re.findall(r"print\(.*#.*?(\[[^\]]*\])$", block, flags=re.MULTILINE):
-            assert plain(said) in plain(printed), (said, printed)
+        run(block, scope, capsys)
+
+
+@pytest.mark.parametrize("heading", ["NumPy", "PyTorch", "Keras"])
+def test_each_block_of_the_readme_stands_alone(heading, capsys, elsewhere):
+    (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", README, flags=re.DOTALL | re.MULTILINE)
+    (block,) = blocks(section, "python")
+    assert len(block.splitlines()) <= 24
+    numbers = [
+        float(n) for n in re.findall(r"(?:error|profit|loss|before,) (-?\d+\.\d+)", run(block, {}, capsys))
+    ]
+    # Every one of them follows a gradient: errors and losses fall, profits rise.
+    first, last = numbers[0], numbers[-1]
+    assert last > 1.2 * first if heading == "PyTorch" else last < 0.9 * first
+
+
+@pytest.mark.parametrize("heading", ["cvxpylayers", "diffcp"])
+def test_migrating_changes_nothing_but_the_import(heading, capsys, elsewhere):
+    (section,) = re.findall(rf"^## Coming from {heading}\n(.*?)^## ", README, flags=re.DOTALL | re.MULTILINE)
+    (difference,) = blocks(section, "diff")
+    lines = difference.splitlines()
+    before, after = ("\n".join(line[1:] for line in lines if line[:1] != mark) for mark in "+-")
+    assert sum(line[:1] in ("+", "-") for line in lines) == 2
+    found = numbers(run(after, {}, capsys))
+    assert np.abs(found).max() > 0.1
+    pytest.importorskip(heading)
+    np.testing.assert_allclose(numbers(run(before, {}, capsys)), found, atol=1e-3)
+
+
+def numbers(printed):
+    return [float(n) for n in re.findall(r"-?\d+\.\d*(?:e-?\d+)?", printed)]
 
 
 def test_two_commands_are_marked():
@@ -42,8 +89,45 @@ def test_two_commands_are_marked():
         assert word in found[1] and "\n" not in found[1]
 
 
+def anchors(page):
+    """What headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_point_somewhere(page):
-    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target and "auto_gallery/" not in target:
-            assert (page.parent / target).exists(), target
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in path or "auto_gallery/" in path:  # which is made as the site is built
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_links_into_the_gallery_are_to_scripts_that_are_there():
+    for page in PAGES:
+        for target in re.findall(r"auto_gallery/([\w/]+)\.rst", page.read_text(encoding="utf-8")):
+            source = ROOT / "docs" / "gallery" / target
+            assert source.name == "index" or source.with_suffix(".py").exists(), (page, target)
+
+
+def test_pictures_are_small_and_their_scripts_draw_them(tmp_path):
+    pytest.importorskip("matplotlib")
+    figures = ROOT / "docs" / "figures"
+    before, after = runpy.run_path(str(figures / "readme.py"))["draw"](tmp_path / "readme.png")
+    assert after < before / 100
+    results = json.loads((figures / "data" / "speed.json").read_text(encoding="utf-8"))
+    drawn = runpy.run_path(str(figures / "speed.py"))["draw"](results, tmp_path / "speed.png")
+    assert len(drawn) >= 5 and all("cvxpylayers" in peers for peers in drawn.values())
+    for name in ("readme.png", "speed.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+        assert f"docs/_static/{name}" in README
+        assert 10_000 < (ROOT / "docs" / "_static" / name).stat().st_size < 150_000
+
+
+def test_what_is_to_be_cited_is_this_version():
+    said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {conediff.__version__}\n" in said

@@ -57,7 +57,7 @@ def test_what_is_stopped_early_is_never_silent():
 @pytest.mark.parametrize(
     "settings, error, message",
     [
-        ({"epsilon": 1e-3}, TypeError, "unknown solver argument 'epsilon'; the known ones are: .*max_iters"),
+        ({"epsilon": 1e-3}, TypeError, "'epsilon'; did you mean 'eps'. the known ones are: .*max_iters"),
         ({"tol": 0}, ValueError, "tol must lie between 0 and 1"),
         ({"tol": 2.0}, ValueError, "tol must lie"),
         ({"tol": "small"}, ValueError, "tol must lie"),
