@@ -44,9 +44,7 @@ def root_of_covariance(window):
     return np.linalg.cholesky(covariance).T
 
 
-signals = np.stack(
-    [[returns[t - k : t].mean(axis=0) for k in (1, 6, 12)] for t in range(first, months)]
-)
+signals = np.stack([[returns[t - k : t].mean(axis=0) for k in (1, 6, 12)] for t in range(first, months)])
 roots = torch.tensor(np.stack([root_of_covariance(returns[t - 36 : t]) for t in range(first, months)]))
 signals, realised, dates = torch.tensor(signals), torch.tensor(returns[first:]), dates[first:]
 train = int((dates.year < 2010).sum())
