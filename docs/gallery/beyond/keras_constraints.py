@@ -61,7 +61,7 @@ with tqdm(total=40, desc="learning a triangle") as bar:
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
     fit = model.fit(inputs, targets, epochs=40, batch_size=50, verbose=0, callbacks=[count])
 history = fit.history["loss"]
-print(f"loss: {history[0]:.4f} in the first epoch, {history[-1]:.6f} in the last")
+print(f"loss: {history[0]:.1e} in the first epoch, {history[-1]:.1e} in the last")
 assert history[-1] < history[0] / 100
 
 # %%
