@@ -31,8 +31,25 @@ def test_python_blocks_run_and_print_what_they_say(page, capsys):
                 pytest.importorskip(framework)
         exec(compile(block, page.name, "exec"), scope)
         printed = capsys.readouterr().out
-        for said in re.findall(r"print\(.*#.*?(\[[^\]]*\])$", block, flags=re.MULTILINE):
-            assert plain(said) in plain(printed), (said, printed)
+        for comment in re.findall(r"^\s*print\(.*# (.*)$", block, flags=re.MULTILINE):
+            for said in literals(comment):
+                assert plain(said) in plain(printed), (said, printed)
+
+
+def literals(comment):
+    """What a comment says is printed: arrays, shapes, decimal numbers, truth values, or just one word."""
+    if re.fullmatch(r"\w+", comment):
+        return [comment]
+    return re.findall(r"\[[^\]]*\]|\([\d, ]*\)|\b\d+\.\d+\b|\bTrue\b|\bFalse\b", comment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_code_goes_unrun(page):
+    """Indented code is not seen by the test above; blocks of Python are python, not py or pycon."""
+    text = re.sub(r"^(```|:::).*?^\1", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert not re.search(r"^ {4,}(import|from|print|[a-z_]+ =) ", text, flags=re.MULTILINE)
+    languages = set(re.findall(r"^```(\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert languages <= {"python", "sh", "text", "{eval-rst}"}
 
 
 def test_two_commands_are_marked():
