@@ -59,7 +59,7 @@ def solve_and_derivative(
     Parameters
     ----------
     A, b, c, cone_dict
-        As in `ConeProgram`; the zero cone may be called f or z.
+        As in `conediff.ConeProgram`; the zero cone may be called f or z.
     warm_start : tuple of arrays (x, y, s), optional
     mode : {"lsqr", "lsmr", "dense", "lpgd", "lpgd_left", "lpgd_right"}
         "lsqr" solves the reduced system directly, and runs LSQR where that is singular: the same answer.

@@ -30,8 +30,10 @@ class Settings:
         Relative KKT residual that refinement aims at.
     refine : bool
         Whether Newton's method finishes what SCS began; without it SCS runs to ``tol`` itself.
-    method : str
-        How derivatives are computed, see `derivative.StackDerivative`.
+    method : {"auto", "direct", "lsqr", "lsmr", "dense"}
+        How derivatives are computed: by the reduced system (``"direct"``), by LSQR or LSMR on the derivative
+        of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and LSQR
+        where the reduced system is singular.
     threads : int, optional
         Threads for piles and chunks; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional

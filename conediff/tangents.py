@@ -137,7 +137,7 @@ class Derivative:
 
         Notes
         -----
-        One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019), section 4.
+        One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019).
         """
         inner = self._stack
         n, m = inner.structure.n, inner.structure.m
@@ -186,8 +186,8 @@ class Derivative:
 
         Notes
         -----
-        One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019), section 4, and Healey,
-        Nobel, Boyd (2025) for P.
+        One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019), and Healey, Nobel,
+        Boyd (2025) for P.
         """
         structure = self._stack.structure
         g = self._stack.pull(

@@ -35,6 +35,10 @@ extensions = [
 # The gallery's scripts come back, executed, as auto_gallery.
 exclude_patterns = ["_build", "gallery"]
 suppress_warnings = ["config.cache"]
+default_role = "py:obj"
+nitpicky = True
+# Types are said in words, "array, shape (n,)", of which each is taken for a class.
+nitpick_ignore_regex = [("py:class", ".*")]
 
 html_theme = "furo"
 html_title = "conediff"
@@ -95,15 +99,8 @@ def escape_stars(app, what, name, obj, options, lines):
             lines[k] = "``".join(parts)
 
 
-def drop_missing(app, docname, source):
-    """Leave a page out of the table of contents that is not there."""
-    if docname == "index" and not (Path(app.srcdir) / "performance.md").exists():
-        source[0] = source[0].replace("\nperformance\n", "\n")
-
-
 def setup(app):
     """Read docstrings before and after napoleon does, whose priority is 500."""
-    app.connect("source-read", drop_missing)
     app.connect("autodoc-process-docstring", keep_properties, priority=400)
     app.connect("autodoc-process-docstring", restore_properties, priority=550)
     app.connect("autodoc-process-docstring", escape_stars, priority=600)

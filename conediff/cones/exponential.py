@@ -2,7 +2,7 @@ r"""The exponential cone and its dual, in SCS's row order (x, y, z).
 
 .. math:: K = \mathrm{cl}\{(x, y, z) : y > 0,\ y e^{x/y} \le z\}
 
-Projection after Friberg 2023 (Projection onto the exponential cone: a univariate root-finding problem).
+Projection after Friberg 2021 (Projection onto the exponential cone: a univariate root-finding problem).
 A point outside K and its polar is v = p + n with, for some ρ = x/y,
 
 .. math:: p \parallel (\rho, 1, e^\rho), \qquad n \parallel (1, 1 - \rho, -e^{-\rho}).

@@ -34,8 +34,9 @@ def run(block, scope, capsys):
             pytest.importorskip(framework)
     exec(compile(block, "page", "exec"), scope)
     printed = capsys.readouterr().out
-    for said in re.findall(r"print\(.*#.*?([\[(][^\])]*[\])])$", block, flags=re.MULTILINE):
-        assert plain(said) in plain(printed), (said, printed)
+    for comment in re.findall(r"^\s*print\(.*# (.*)$", block, flags=re.MULTILINE):
+        for said in literals(comment):
+            assert plain(said) in plain(printed), (said, printed)
     return printed
 
 
@@ -80,6 +81,22 @@ def test_migrating_changes_nothing_but_the_import(heading, capsys, elsewhere):
 
 def numbers(printed):
     return [float(n) for n in re.findall(r"-?\d+\.\d*(?:e-?\d+)?", printed)]
+
+
+def literals(comment):
+    """What a comment says is printed: arrays, shapes, decimal numbers, truth values, or just one word."""
+    if re.fullmatch(r"\w+", comment):
+        return [comment]
+    return re.findall(r"\[[^\]]*\]|\([\d, ]*\)|\b\d+\.\d+\b|\bTrue\b|\bFalse\b", comment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_code_goes_unrun(page):
+    """Indented code is not seen by the test above; blocks of Python are python, not py or pycon."""
+    text = re.sub(r"^(```|:::).*?^\1", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert not re.search(r"^ {4,}(import|from|print|[a-z_]+ =) ", text, flags=re.MULTILINE)
+    languages = set(re.findall(r"^```(\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert languages <= {"python", "sh", "text", "bibtex", "{eval-rst}"}
 
 
 def test_two_commands_are_marked():

@@ -7,9 +7,9 @@ step (approximate dynamic programming): given the state x, choose the input u, w
 minimises the cost of u plus the value ``|V x_next|^2`` of where it leads.
 
 Expect: gradient descent through the whole simulation, from a value function that only looks one step ahead,
-finds one whose cost on new disturbances is lower by more than one percent, and also lower by that much than
-with the value function of the Riccati equation, which is right where there are no limits. (Here they are
-tight.)
+finds one whose cost on new disturbances is lower by more than a tenth, and lower by more than a twentieth
+than with the value function of the Riccati equation, which is right where there are no limits. (Here they
+are tight.)
 """
 
 import cvxpy as cp
@@ -23,7 +23,7 @@ from conediff.torch import CvxpyLayer
 
 torch.set_default_dtype(torch.float64)
 states, inputs, limit, horizon, simulations, steps = 4, 2, 0.1, 20, 8, 40
-rng = np.random.default_rng(2)
+rng = np.random.default_rng(3)
 A = rng.standard_normal((states, states))
 A /= np.abs(np.linalg.eigvals(A)).max()  # neither stable nor unstable
 B = rng.standard_normal((states, inputs))
@@ -67,8 +67,11 @@ riccati = solve_discrete_are(A, B, np.eye(states), np.eye(inputs))
 V_riccati, V_start = torch.tensor(np.linalg.cholesky(riccati).T), torch.eye(states)
 V_learned = V_start.clone().requires_grad_()
 optimizer = torch.optim.Adam([V_learned], lr=0.15)
-losses = []
+losses, unseen, tests = [], noise(1000, 100), {}
 for step in (bar := tqdm(range(steps), desc="learning a value function")):
+    if step % 8 == 0:
+        with torch.no_grad():
+            tests[step] = simulate(V_learned, unseen).item()
     optimizer.zero_grad()
     loss = simulate(V_learned, noise(step, simulations))
     loss.backward()
@@ -80,17 +83,15 @@ for step in (bar := tqdm(range(steps), desc="learning a value function")):
 # The test
 # --------
 
-unseen = noise(1000, 100)
 with torch.no_grad():
     before, after, reference = (simulate(V, unseen).item() for V in (V_start, V_learned, V_riccati))
 print(f"cost on 100 new simulations: {before:.3f} before, {after:.3f} after, {reference:.3f} with Riccati's")
-assert after < 0.99 * min(before, reference)
+assert after < 0.9 * before and after < 0.95 * reference
 
-figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-axes.plot(losses, label="training, new disturbances in every step")
-axes.axhline(before, color="0.5", linestyle="--", label="test, one step ahead")
-axes.axhline(reference, color="0.5", linestyle=":", label="test, Riccati")
-axes.axhline(after, color="tab:green", linestyle="--", label="test, learned")
+figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+axes.plot(losses, color="0.7", label="training, new disturbances in every step")
+axes.plot([*tests, steps], [*tests.values(), after], "o-", label="test")
+axes.axhline(reference, color="tab:orange", linestyle="--", label="test, Riccati")
 axes.set(xlabel="step", ylabel="cost per time step", title="A policy that solves a problem at every step")
-axes.legend()
+axes.legend(loc="upper right")
 figure.savefig("control_policy.png")

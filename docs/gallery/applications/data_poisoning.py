@@ -88,6 +88,6 @@ ends = np.array([-3.5, 3.5])
 fits = {"-": solution.values, "--": classifier(X_train + reach * unit(gradient))}
 for style, (weights, offset) in fits.items():
     axes.plot(ends, -(offset + weights[0] * ends) / weights[1], style, color="black", linewidth=1)
-axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")
+axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xlabel="feature 0", ylabel="feature 1")
 axes.set(title="How to move each point to do the most harm;\nboundary before (solid) and after (dashed)")
 figure.savefig("data_poisoning.png")

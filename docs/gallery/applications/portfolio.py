@@ -28,6 +28,8 @@ torch.set_default_dtype(torch.float64)
 # ----
 # Monthly returns; signals are the average returns of the last 1, 6 and 12 months, risk is the root of the
 # covariance of the last 36.
+# (``pip install pandas plotly``, then ``pip install --no-deps skfolio``: with its dependencies it would bring
+# another copy of cvxpy.)
 
 daily = load_sp500_dataset()
 monthly = daily.groupby(daily.index.to_period("M")).last()
@@ -44,9 +46,7 @@ def root_of_covariance(window):
     return np.linalg.cholesky(covariance).T
 
 
-signals = np.stack(
-    [[returns[t - k : t].mean(axis=0) for k in (1, 6, 12)] for t in range(first, months)]
-)
+signals = np.stack([[returns[t - k : t].mean(axis=0) for k in (1, 6, 12)] for t in range(first, months)])
 roots = torch.tensor(np.stack([root_of_covariance(returns[t - 36 : t]) for t in range(first, months)]))
 signals, realised, dates = torch.tensor(signals), torch.tensor(returns[first:]), dates[first:]
 train = int((dates.year < 2010).sum())
@@ -102,6 +102,6 @@ figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for name, path in paths.items():
     axes.semilogy(dates, path.cumsum(0).exp(), label=name)
 axes.axvline(dates[train], color="0.5", linestyle="--")
-axes.set(title="Value of one dollar; tuned on what is left of the line")
+axes.set(ylabel="dollars", title="Value of one dollar; tuned on what is left of the line")
 axes.legend()
 figure.savefig("portfolio.png")

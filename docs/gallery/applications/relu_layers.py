@@ -79,8 +79,9 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained
 for name, style in zip(results, ("-", "--", "-"), strict=True):
     left.semilogy(results[name][0], style, label=name)
     right.plot(inputs, results[name][1], style)
-right.plot(inputs, targets, ".", color="black", markersize=3)
+right.plot(inputs, targets, ".", color="black", markersize=3, label="data")
+right.legend()
 left.set(xlabel="step", title="Mean squared error")
-right.set(title="Fits")
+right.set(xlabel="input", title="Fits")
 left.legend()
 figure.savefig("relu_layers.png")

@@ -82,10 +82,10 @@ assert np.argmax(price) == np.argmax(growth) and np.abs(growth - price).max() < 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 left.semilogy(history)
-left.set(xlabel="evaluation", title="Mismatch of the rates")
+left.set(xlabel="evaluation", ylabel="mean squared difference", title="Mismatch of the rates")
 places = np.arange(links)
 right.bar(places - 0.2, price, 0.4, label="price (dual variable)")
 right.bar(places + 0.2, growth, 0.4, label="growth when extended")
-right.set(xlabel="link", xticks=places, title="Which link to extend")
+right.set(xlabel="link", ylabel="utility per capacity", xticks=places, title="Which link to extend")
 right.legend()
 figure.savefig("resource_allocation.png")

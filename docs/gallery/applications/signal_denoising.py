@@ -85,11 +85,12 @@ print(f"on new signals: {test:.4f}, noise {noise:.4f}")
 assert losses[-1] < 1.01 * grid.min() and test < noise / 2
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-left.contourf(axis, axis, grid, levels=20)
+figure.colorbar(left.contourf(axis, axis, grid, levels=20), ax=left)
 left.plot(*torch.stack(path).T.flip(0), ".-", color="white", markersize=4)
 left.set(xlabel="log smoothness", ylabel="log variation", title="Error, and the path of the gradient")
 right.plot(noisy_new[0], ".", color="0.6", label="noisy")
 right.plot(clean_new[0], color="black", label="clean")
 right.plot(restored[0], label="restored")
+right.set(xlabel="place", title="A new signal")
 right.legend()
 figure.savefig("signal_denoising.png")

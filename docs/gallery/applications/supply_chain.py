@@ -89,6 +89,6 @@ first.set(xlabel="step", title="Profit per day")
 for k, colour in enumerate(("tab:blue", "tab:orange", "tab:green")):
     second.plot(stocks_before[:, k], "--", color=colour)
     second.plot(stocks_after[:, k], color=colour, label=f"warehouse {k}")
-second.set(xlabel="day", title="Average stock, before (dashed) and after")
-second.legend()
+second.set(xlabel="day", title="Average stock, before (dashed) and after", ylim=(0, 3.4))
+second.legend(loc="upper left")
 figure.savefig("supply_chain.png")

@@ -89,5 +89,5 @@ axes.plot(driver(*new, *truth)[0][0], color="black", linewidth=4, alpha=0.3, lab
 axes.plot(driver(*new, *noisy)[0][0], label="learned from paths with noise")
 axes.plot(driver(*new, 1.0, 1.0)[0][0], ":", label="before learning")
 axes.set(xlabel="place along the road", ylabel="offset", title="A new road", ylim=(-2.2, 2.2))
-axes.legend(loc="upper right")
+axes.legend(loc="lower right", fontsize=8)
 figure.savefig("vehicle_path.png")

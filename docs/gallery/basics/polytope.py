@@ -6,7 +6,8 @@ Learned: the 20 faces ``G z <= h`` of a polygon, from 100 points and their proje
 
 Expect: the polygon, small and irregular at first, becomes round; the mean squared error of the projections
 falls by a factor of at least thirty in 150 steps of Adam. No projection onto a disc is ever differentiated:
-the polygon's own projection is.
+the polygon's own projection is. (About half of the faces do the work in the end: one that no point is
+projected onto has a gradient of zero, and stays where it is.)
 """
 
 # %%
@@ -79,7 +80,7 @@ for axes, polygon, title in zip(panels[:2], (before, after), ("Before", "After")
     axes.fill(*outline(*polygon).T, alpha=0.3)
     axes.plot(*circle.T, color="black", linewidth=1)
     axes.scatter(*targets.T, s=8, color="tab:red")
-    axes.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", title=title)
+    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", title=title)
 panels[2].semilogy(losses)
 panels[2].set(xlabel="step", title="Mean squared error")
 figure.savefig("polytope.png")

@@ -76,10 +76,10 @@ for _ in tqdm(range(40), desc="learning a scale"):
 assert solved[-1] > solved[0] and torch.isfinite(scale)
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-axes.plot(solved, label="elements with a solution, of 20")
+axes.plot(solved, color="tab:blue")
 axes.set(xlabel="step", title="A batch with infeasible elements")
+axes.set_ylabel("elements with a solution, of 20", color="tab:blue")
 twin = axes.twinx()
 twin.plot(scales, color="tab:orange")
 twin.set_ylabel("scale", color="tab:orange")
-axes.legend()
 figure.savefig("infeasible_element.png")

@@ -16,6 +16,7 @@ import cvxpy as cp
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from tqdm import tqdm
 
 import conediff as cd
 from conediff.tensorflow import CvxpyLayer
@@ -56,8 +57,11 @@ layer = CvxpyLayer(
 )
 model = keras.Sequential([keras.Input((2,)), layer])
 model.compile(keras.optimizers.Adam(0.03), "mse")
-history = model.fit(inputs, targets, epochs=40, batch_size=50, verbose=0).history["loss"]
-print(f"loss: {history[0]:.4f} in the first epoch, {history[-1]:.6f} in the last")
+with tqdm(total=40, desc="learning a triangle") as bar:
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
+    fit = model.fit(inputs, targets, epochs=40, batch_size=50, verbose=0, callbacks=[count])
+history = fit.history["loss"]
+print(f"loss: {history[0]:.1e} in the first epoch, {history[-1]:.1e} in the last")
 assert history[-1] < history[0] / 100
 
 # %%
