@@ -10,7 +10,9 @@ whole batch are one call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -90,11 +92,19 @@ class DiagonalDerivative:
 
 @dataclass(frozen=True, eq=False)
 class BlockDerivative:
-    """D and S as small dense blocks of shape (..., count, dim, dim)."""
+    """D and S as small dense blocks of shape (..., count, dim, dim).
+
+    ``distance`` is called when the margin is asked for: Newton's method never does.
+    """
 
     D: Array
     S: Array
-    margin: Array
+    distance: Callable[[], Array]
+
+    @cached_property
+    def margin(self) -> Array:
+        """Distance of v to the nearest kink, shape (..., count)."""
+        return self.distance()
 
     def apply(self, h: Array) -> Array:
         return np.asarray(np.einsum("...ij,...j->...i", self.D, h))

@@ -175,7 +175,7 @@ class ExponentialProjection:
         """Return D, by its eigenvalues: see `conediff.cones.surface`."""
         eigenvalues = self._split.eigenvalues()
         values = eigenvalues.polar if self._onto_polar else eigenvalues.primal
-        return eigenvalues.blocks(values, self._split.margin().reshape(self.point.shape[:-1]))
+        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin)
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ class PowerProjection:
         """Return D, by its eigenvalues: see `conediff.cones.surface`."""
         eigenvalues = self._split.eigenvalues()
         values = np.where(self._onto_polar[:, None], eigenvalues.polar, eigenvalues.primal)
-        return eigenvalues.blocks(values, self._split.margin().reshape(self.point.shape[:-1]))
+        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ is the complement: 0, 1 and κ/(1 + κ).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,17 +57,18 @@ class Eigenvalues:
         self.primal[where] = np.stack([ones, zeros, bent[0]], axis=-1)
         self.polar[where] = np.stack([zeros, ones, bent[1]], axis=-1)
 
-    def blocks(self, values: Array, margin: Array) -> BlockDerivative:
-        """Return D and S with these eigenvalues (N, 3), in the shape (..., count) of ``margin``."""
-        transposed = np.swapaxes(self.frame, 1, 2)
-        shape = (*margin.shape, 3, 3)
-        D = (self.frame * values[:, None, :]) @ transposed
-        S = (self.frame * np.sqrt(values)[:, None, :]) @ transposed
-        return BlockDerivative(_symmetric(D).reshape(shape), _symmetric(S).reshape(shape), margin)
+    def blocks(self, values: Array, shape: tuple[int, ...], margin: Callable[[], Array]) -> BlockDerivative:
+        """Return D and S with these eigenvalues (N, 3), in a shape (..., count); ``margin`` returns (N,)."""
+        root = np.sqrt(values)
+        D, S = (_squared(self.frame * part[:, None, :]) for part in (root, np.sqrt(root)))
+        return BlockDerivative(
+            D.reshape(*shape, 3, 3), S.reshape(*shape, 3, 3), lambda: margin().reshape(shape)
+        )
 
 
-def _symmetric(blocks: Array) -> Array:
-    return np.asarray((blocks + np.swapaxes(blocks, 1, 2)) / 2)
+def _squared(blocks: Array) -> Array:
+    """G G', which is symmetric to the last bit."""
+    return np.asarray(blocks @ np.swapaxes(blocks, 1, 2))
 
 
 def norm3(a: Array) -> Array:
