@@ -39,8 +39,9 @@ class CvxpyLayer:
     gp : bool
         Whether the problem is a geometric (log-log convex) program.
     solver_args : mapping, optional
-        Defaults for every call: ``tol`` (1e-10), ``refine``, ``method``, ``threads``, ``on_failure``,
-        ``warm_start``, ``validate``, and the settings of SCS (``eps``, ``max_iters``, ...). Those of
+        Defaults for every call: ``tol`` (1e-10), ``refine``, ``method``, ``threads``, ``executor`` (any
+        `concurrent.futures.Executor`, whose workers solve), ``on_failure``, ``warm_start``, ``validate``, and
+        the settings of SCS (``eps``, ``max_iters``, ...). Those of
         cvxpylayers are translated: ``mode``, ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
     solver, verbose, canon_backend, custom_method
         As cvxpylayers takes them, for code that comes from there: SCS solves, whatever the solver (a warning
@@ -147,6 +148,8 @@ class CvxpyLayer:
             If a value is not finite, or violates an attribute of its parameter.
         SolverError
             If an element has no solution, unless ``on_failure`` says otherwise.
+        ExecutorError
+            If the executor takes no work.
         TypeError
             If a solver argument is unknown, or a value no array of numbers.
         ValueError
@@ -156,6 +159,8 @@ class CvxpyLayer:
         -----
         AccuracyWarning
             If a solution is less accurate than ``tol``.
+        ConediffWarning
+            If workers of the executor were lost, and what they had was solved here.
         """
         settings = self.settings.updated(solver_args or {})
         arguments = Arguments.read(self.parameters, values, settings.validate, precision)

@@ -28,8 +28,9 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     warm_start : Solution or tuple of arrays (x, y, s), optional
         Where to begin; where Newton's method converges from there, SCS is not called.
     **settings
-        ``tol`` (1e-10), ``refine`` (True), ``method``, ``threads``, ``on_failure`` ("raise" or "nan") and all
-        settings of SCS (``eps``, ``eps_abs``, ``eps_rel``, ``max_iters``, ``time_limit_secs``, ...).
+        ``tol`` (1e-10), ``refine`` (True), ``method``, ``threads``, ``executor``, ``on_failure`` ("raise" or
+        "nan") and all settings of SCS (``eps``, ``eps_abs``, ``eps_rel``, ``max_iters``,
+        ``time_limit_secs``, ...).
 
     Returns
     -------
@@ -90,7 +91,9 @@ def solve_batch(
     warm_start : Solutions or tuple of arrays (x, y, s), optional
         With a leading axis of B.
     **settings
-        As for `solve`; ``on_failure="nan"`` keeps the good elements of a batch in which some fail.
+        As for `solve`; ``on_failure="nan"`` keeps the good elements of a batch in which some fail, and the
+        workers of ``executor``, any `concurrent.futures.Executor`, solve the batch in parts, and
+        differentiate it.
 
     Returns
     -------
@@ -100,6 +103,8 @@ def solve_batch(
     ------
     SolverError
         If an element fails, unless ``on_failure`` says otherwise.
+    ExecutorError
+        If the executor takes no work.
     ValueError
         If the programs, or the arrays, do not fit together.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.benchmarks import report
+from tests.benchmarks import executor, report
 from tests.benchmarks.peers import ConediffCore, supports
 from tests.benchmarks.problems import BATCHED, LARGE, sparse_qp
 from tests.benchmarks.reference import Reference, relative
@@ -111,3 +111,10 @@ def test_no_peer_is_asked_what_it_cannot_state():
     assert [name for name in [*BATCHED, *LARGE] if supports("qpth", name)] == ["qp-10", "qp-50"]
     assert not supports("moreau", "correlation-10")
     assert supports("cvxpylayers", "correlation-10")
+
+
+def test_ways_to_spread_a_batch_are_timed_and_agree(capsys):
+    executor.main(["sparsemax-10:70", "--rounds", "2", "--workers", "1"])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["batch", "1", "thread", "threads", "processes", "difference"]
+    assert row.startswith("sparsemax-10:70") and row.count("x)") == 3 and float(row.split()[-1]) < 1e-9
