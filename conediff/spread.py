@@ -72,14 +72,15 @@ def _solve_part(
 
 
 def _joined(parts: list[StackSolution]) -> StackSolution:
-    """Put the parts of a stack together again; times add up."""
+    """Put the parts of a stack together again; times add up, and factors stay where they were made."""
 
     def join(values: list[Any]) -> Any:
         if isinstance(values[0], np.ndarray):
             return np.concatenate(values)
         return any(values) if isinstance(values[0], bool) else sum(values)
 
-    return StackSolution(**{f.name: join([getattr(p, f.name) for p in parts]) for f in fields(StackSolution)})
+    names = [f.name for f in fields(StackSolution) if f.name != "factor"]
+    return StackSolution(**{name: join([getattr(part, name) for part in parts]) for name in names})
 
 
 class SpreadDerivative:
