@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from conediff.climb import Climb, StackSolution
+from conediff.climb import Climb
 from conediff.frames import Frame, Frames
 from conediff.kkt import KKT
 from conediff.scaling import Scaling
 from conediff.settings import Settings
 from conediff.solver import Piles
+from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData, Structure
 from conediff.threads import one_blas_thread
 

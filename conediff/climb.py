@@ -8,18 +8,18 @@ spoils its neighbours, and infeasibility is certified alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.kkt import KKT, KKTFactor
+from conediff.kkt import KKT
 from conediff.refine import Refined, refine
 from conediff.residual import Residual
 from conediff.settings import Settings
 from conediff.solver import Piles, RawSolution
-from conediff.structure import Array, ConeData, Structure
+from conediff.stack_solution import StackSolution
+from conediff.structure import Array, ConeData
 from conediff.threads import Mapper, mapper
 
 # SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
@@ -44,83 +44,6 @@ _LADDER: tuple[dict[str, Any], ...] = (
 _UNEVEN = 1e-13
 # A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
 _USABLE = 1e-5
-
-
-@dataclass
-class StackSolution:
-    """Solutions of a stack of programs, filled in as the ladder is climbed.
-
-    Attributes
-    ----------
-    x, y, s : arrays, shape (B, n), (B, m), (B, m)
-        Certificates where a program is infeasible (y) or unbounded (x, s), NaN where there is nothing.
-    status : array of str, shape (B,)
-        solved, inaccurate, infeasible, unbounded or failed.
-    residual : array, shape (B,)
-        Relative KKT residual.
-    iterations, refinements : int arrays, shape (B,)
-        SCS's iterations (of the pile, for those solved in one) and Newton steps.
-    setup_time, solve_time, refine_time : float
-        Seconds, for the whole stack.
-    factor : KKTFactor, optional
-        Of the last Newton step, where that may serve the derivative; see `take_factor`.
-    """
-
-    x: Array
-    y: Array
-    s: Array
-    status: NDArray[np.str_]
-    residual: Array
-    iterations: NDArray[np.intp]
-    refinements: NDArray[np.intp]
-    setup_time: float = 0.0
-    solve_time: float = 0.0
-    refine_time: float = 0.0
-    started_warm: bool = field(default=False)
-    factor: KKTFactor | None = field(default=None, repr=False)
-
-    @classmethod
-    def empty(cls, count: int, structure: Structure) -> StackSolution:
-        n, m = structure.n, structure.m
-        return cls(
-            x=np.full((count, n), np.nan),
-            y=np.full((count, m), np.nan),
-            s=np.full((count, m), np.nan),
-            status=np.full(count, "failed", dtype="<U10"),
-            residual=np.full(count, np.inf),
-            iterations=np.zeros(count, dtype=np.intp),
-            refinements=np.zeros(count, dtype=np.intp),
-        )
-
-    def take_factor(self) -> KKTFactor | None:
-        """Hand the factor over to the first who asks: only one at a time can solve with it."""
-        factor, self.factor = self.factor, None
-        return factor
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "factor": None}
-
-    @property
-    def count(self) -> int:
-        """Number of programs."""
-        return len(self.x)
-
-    def replace(self, index: NDArray[np.intp], again: StackSolution) -> None:
-        """Take what a second solve of these programs found; without it the first is inaccurate."""
-        good = again.usable
-        self.status[index[~good]] = "inaccurate"
-        self.factor = None
-        for name in ("x", "y", "s", "status", "residual"):
-            getattr(self, name)[index[good]] = getattr(again, name)[good]
-        self.iterations[index] += again.iterations
-        self.refinements[index] += again.refinements
-        for name in ("setup_time", "solve_time", "refine_time"):
-            setattr(self, name, getattr(self, name) + getattr(again, name))
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Whether there is a solution, accurate or nearly so, shape (B,)."""
-        return np.asarray((self.status == "solved") | (self.status == "inaccurate"))
 
 
 class Climb:

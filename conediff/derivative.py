@@ -30,7 +30,7 @@ from conediff.diagnostics import KINK, MOVED, Diagnostics, Visibility, peak, row
 from conediff.embedding import Embedding
 from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
 from conediff.kkt import KKT, KKTFactor
-from conediff.linsys import LinearSolution, dense, iterative
+from conediff.linsys import LinearSolution
 from conediff.structure import Array, ConeData, Indices, Structure
 from conediff.threads import Mapper
 
@@ -312,21 +312,10 @@ class StackDerivative:
         index = np.array([i])
         D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()
         M = Embedding(self.structure, self.data.take(index), self.x[i], self.y[i], D)
-        # The last row and column hold b, c and products of solutions: without a weight, large data would
-        # drown the rest, and the tests for rank and convergence with it.
-        weight = np.ones(M.size)
-        weight[-1] = 1 / M.largest
-        rhs = weight * rhs
-        if self.method == "dense":
-            matrix = weight[:, None] * M.dense() * weight
-            report = dense(matrix.T if adjoint else matrix, rhs)
-        else:
-            operator = M.operator(weight)
-            method = "lsmr" if self.method == "lsmr" else "lsqr"
-            report = iterative(operator.T if adjoint else operator, rhs, method)
+        report = M.least_squares(rhs, self.method, adjoint)
         self.reports[int(i)] = report
         n = self.structure.n
-        return report.value[:n], report.value[n:-1], float(report.value[-1] * weight[-1])
+        return report.value[:n], report.value[n:-1], float(report.value[-1])
 
 
 def outer(structure: Structure, x: Array, y: Array, r1: Array, r2: Array) -> ConeData:

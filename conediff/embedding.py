@@ -18,10 +18,13 @@ for P.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from conediff.cones import ProductDerivative
+from conediff.linsys import LinearSolution, dense, iterative
 from conediff.structure import Array, ConeData, Structure
 
 
@@ -91,3 +94,26 @@ class Embedding:
     def dense(self) -> Array:
         """Return M as an array; for tests and small programs."""
         return np.stack([self.matvec(e) for e in np.eye(self.size)], axis=1)
+
+    def least_squares(self, rhs: Array, method: str, adjoint: bool) -> LinearSolution:
+        """Solve M z = rhs, or M'z = rhs: of all least-squares solutions, the one of least norm.
+
+        Parameters
+        ----------
+        rhs : array, shape (n + m + 1,)
+        method : {"dense", "lsmr", ...}
+            LSQR where it is neither of these.
+        adjoint : bool
+        """
+        # The last row and column hold b, c and products of solutions: without a weight, large data would
+        # drown the rest, and the tests for rank and convergence with it.
+        weight = np.ones(self.size)
+        weight[-1] = 1 / self.largest
+        if method == "dense":
+            matrix = weight[:, None] * self.dense() * weight
+            report = dense(matrix.T if adjoint else matrix, weight * rhs)
+        else:
+            operator = self.operator(weight)
+            by = "lsmr" if method == "lsmr" else "lsqr"
+            report = iterative(operator.T if adjoint else operator, weight * rhs, by)
+        return replace(report, value=report.value * weight)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.climb import StackSolution
 from conediff.errors import AccuracyWarning, SolverError, warn
 from conediff.settings import Settings
+from conediff.stack_solution import StackSolution
 
 # What statuses mean, and what to do.
 _IN_WORDS = {

@@ -10,14 +10,12 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-import qdldl
-import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from conediff.cones import ProductDerivative
+from conediff.ldl import PileSolver, padded, piles
 from conediff.reduced import KKTOperator, KKTPattern
-from conediff.structure import Array, ConeData, Indices, Pattern, Structure
+from conediff.structure import Array, ConeData, Indices, Structure
 from conediff.threads import Mapper
 
 # Relative static regularisation: large enough that no pivot vanishes, small enough that two or three steps
@@ -29,57 +27,11 @@ _MORE = (1e2, 1e4, 1e6)
 _STRANGE = 1e-3
 # Below this an entry of S A or I - D is rounding.
 _ROUNDING = 1e-14
-# Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
-_PILE_ROWS = 2048
-_PILE_COUNT = 64
 # Above this a smallest singular value, estimated by one step, is not looked at again. Pivots as small as the
 # regularisation leave the factorisation correct to 1e-7 only, so that a zero may look as large as 1e-5.
 _SUSPICIOUS = 1e-4
 # Krylov vectors at most, where GMRES stands in for refinement.
 _KRYLOV = 200
-
-
-class _PileSolver:
-    """QDLDL on a block diagonal of ``count`` copies of K; the symbolic analysis is made once."""
-
-    def __init__(self, pattern: KKTPattern, count: int) -> None:
-        self.count = count
-        stacked = Pattern((pattern.size,) * 2, pattern.indptr, pattern.indices).stacked(count)
-        self.matrix = stacked.matrix(np.zeros(stacked.nnz))
-        self._sign = np.tile(pattern.sign, count)
-        self._solver: qdldl.Solver | None = None
-        self._factored = False
-
-    def factor(self, values: Array) -> None:
-        """Factorise K with these values, shape (count * nnz,)."""
-        self.matrix.data = values
-        try:
-            if self._solver is None:
-                self._solver = qdldl.Solver(self.matrix, upper=True)
-            else:
-                self._solver.update(self.matrix, upper=True)
-            self._factored = True
-        except RuntimeError:  # of the constructor, where a pivot vanishes
-            self._factored = False
-
-    @property
-    def sound(self) -> bool:
-        """Whether every pivot has the sign that a quasi-definite matrix asks for.
-
-        A pivot that vanishes is left a zero by `update`, which says nothing; one that rounding has left with
-        the wrong sign is as bad, and as silent. To look at the pivots, QDLDL copies the whole factor.
-        """
-        if self._solver is None or not self._factored:
-            return False
-        _, pivots, order = self._solver.factors()
-        return bool(np.all(pivots * self._sign[order] > 0))
-
-    def solve(self, rhs: Array) -> Array:
-        """Solve for a right-hand side of shape (count * size,); NaN where there is no factorisation."""
-        if self._solver is None or not self._factored:
-            return np.full(rhs.shape, np.nan)
-        solution: Array = self._solver.solve(rhs)
-        return solution
 
 
 class KKT:
@@ -92,7 +44,7 @@ class KKT:
 
     def __init__(self, structure: Structure) -> None:
         self.pattern = KKTPattern(structure)
-        self._free: dict[int, list[_PileSolver]] = {}
+        self._free: dict[int, list[PileSolver]] = {}
 
     def factor(
         self,
@@ -149,14 +101,14 @@ class KKT:
         starts = np.searchsorted(rows[order], np.arange(pattern.size))
         return order % pattern.nnz, starts
 
-    def borrow(self, count: int) -> _PileSolver:
+    def borrow(self, count: int) -> PileSolver:
         """Take a solver for a pile of ``count`` programs, analysed before if one is free."""
         try:
             return self._free[count].pop()
         except (KeyError, IndexError):
-            return _PileSolver(self.pattern, count)
+            return PileSolver(self.pattern, count)
 
-    def give_back(self, solver: _PileSolver) -> None:
+    def give_back(self, solver: PileSolver) -> None:
         """Let others use a solver whose factorisation is no longer needed."""
         self._free.setdefault(solver.count, []).append(solver)
 
@@ -173,7 +125,7 @@ class KKTFactor:
     ) -> None:
         self.operator = operator
         self._kkt, self._scale, self._shift, self._map = kkt, scale, shift, mapper
-        self._piles = _piles(len(values), kkt.pattern.size)
+        self._piles = piles(len(values), kkt.pattern.size)
         self._checked = False
         self._solvers = list(mapper(lambda pile: self._factor(values[pile[0]], pile[1]), self._piles))
 
@@ -181,9 +133,9 @@ class KKTFactor:
         for solver in getattr(self, "_solvers", ()):
             self._kkt.give_back(solver)
 
-    def _factor(self, values: Array, count: int) -> _PileSolver:
+    def _factor(self, values: Array, count: int) -> PileSolver:
         solver = self._kkt.borrow(count)
-        solver.factor(_padded(values, count).ravel())
+        solver.factor(padded(values, count).ravel())
         return solver
 
     def _mended(self) -> bool:
@@ -201,7 +153,7 @@ class KKTFactor:
         if solver.sound:
             return False
         values = solver.matrix.data.reshape(count, -1).copy()
-        shift = _padded(self._shift[part] * self._scale[part] ** 2, count)
+        shift = padded(self._shift[part] * self._scale[part] ** 2, count)
         for more in _MORE:
             values[:, self._kkt.pattern.diagonal_at] += more * shift
             solver.factor(values.ravel().copy())
@@ -236,9 +188,9 @@ class KKTFactor:
         """Solve with what was factorised."""
         rhs = rhs * self._scale
 
-        def one(job: tuple[tuple[slice, int], _PileSolver]) -> Array:
+        def one(job: tuple[tuple[slice, int], PileSolver]) -> Array:
             (part, count), solver = job
-            solution = solver.solve(_padded(rhs[part], count).ravel())
+            solution = solver.solve(padded(rhs[part], count).ravel())
             return solution.reshape(count, -1)[: len(rhs[part])]
 
         parts = list(self._map(one, zip(self._piles, self._solvers, strict=True)))
@@ -313,55 +265,7 @@ class KKTFactor:
         return value, vector / _norm(vector)[:, None]
 
 
-def convex(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool_]:
-    """Whether each P of a stack is positive semidefinite, up to ``tol`` relative to its largest entry.
-
-    Parameters
-    ----------
-    structure : Structure
-    P : array, shape (B, nnz of P)
-
-    Returns
-    -------
-    bool array, shape (B,)
-
-    Notes
-    -----
-    By the pivots of a sparse factorisation of P + tol I: positive if and only if that is positive definite.
-    """
-    pattern, n = structure.P, structure.n
-    result = np.ones(len(P), dtype=bool)
-    for k, values in enumerate(P):
-        size = np.abs(values).max(initial=0.0)
-        if size > 0:
-            shifted = sp.triu(pattern.matrix(values / size) + tol * sp.eye_array(n), format="csc")
-            try:
-                result[k] = bool((qdldl.Solver(shifted, upper=True).factors()[1] > 0).all())
-            except RuntimeError:  # a pivot vanishes
-                result[k] = False
-    return result
-
-
 def _norm(stack: Array) -> Array:
     """2-norms of a stack of vectors."""
     norms: Array = np.linalg.norm(stack, axis=1)
     return norms
-
-
-def _piles(total: int, size: int) -> list[tuple[slice, int]]:
-    """Cut a stack into piles; each is padded to a power of two, so that few analyses serve all."""
-    full = 1
-    while 2 * full * size <= _PILE_ROWS and full < _PILE_COUNT:
-        full *= 2
-    result = []
-    for start in range(0, total, full):
-        length = min(full, total - start)
-        result.append((slice(start, start + length), 1 << (length - 1).bit_length()))
-    return result
-
-
-def _padded(rows: Array, count: int) -> Array:
-    """Repeat the last row until there are ``count``."""
-    return (
-        np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)]) if len(rows) < count else rows
-    )

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from conediff import spread
 from conediff.arguments import Arguments
 from conediff.batch import Engine
-from conediff.climb import StackSolution
 from conediff.dialects import constructor_arguments
 from conediff.layer_solution import LayerSolution
 from conediff.maps import MapsVisibility, OutputSpec, ParameterSpec, ProblemMaps
 from conediff.settings import Settings
+from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
 
 

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.arguments import Arguments
 from conediff.batch import Engine
-from conediff.climb import StackSolution
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.failures import settle_failures
 from conediff.maps import OutputSpec, ProblemMaps
 from conediff.settings import Settings
 from conediff.solution import Solutions, stack_info
+from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
 from conediff.tangents import PartialDerivative
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.batch import Engine
-from conediff.climb import StackSolution
 from conediff.errors import SolverError
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
+from conediff.stack_solution import StackSolution
 from conediff.structure import ConeData
 from conediff.tangents import BatchDerivative, Derivative, PartialDerivative
 from conediff.threads import mapper

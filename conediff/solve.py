@@ -12,7 +12,7 @@ from conediff import spread
 from conediff.batch import Engine
 from conediff.errors import ParameterError, ProblemError
 from conediff.failures import settle_failures
-from conediff.kkt import convex
+from conediff.ldl import convex
 from conediff.program import ConeProgram
 from conediff.settings import Settings
 from conediff.solution import Solution, Solutions

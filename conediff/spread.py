@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from conediff.batch import Engine
-from conediff.climb import StackSolution
 from conediff.derivative import Degenerate, outer, products
 from conediff.diagnostics import Visibility
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.executors import cut, rows, run
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
+from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper
 

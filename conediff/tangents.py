@@ -9,11 +9,11 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from conediff.batch import Engine
-from conediff.climb import StackSolution
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
 from conediff.spread import SpreadDerivative
+from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper
 

@@ -8,7 +8,8 @@ import scipy.sparse as sp
 
 import conediff as cd
 from conediff import reduced
-from conediff.kkt import KKT, REGULARISATION, _piles, _PileSolver
+from conediff.kkt import KKT, REGULARISATION
+from conediff.ldl import PileSolver, piles
 from conediff.reduced import KKTOperator, KKTPattern
 from conediff.structure import ConeData
 from tests.laws.programs import CONES
@@ -193,7 +194,7 @@ def test_pivots_as_small_as_the_regularisation(seed):
 
 def test_a_pivot_that_vanishes_is_seen_also_when_updating():
     pattern = KKTPattern(cd.ConeProgram(np.eye(1), [0], [0], {"z": 1}).structure)
-    solver = _PileSolver(pattern, 1)
+    solver = PileSolver(pattern, 1)
     good, bad = np.array([1.0, 0.5, -1.0]), np.array([0.0, 0.5, -1.0])
     assert not solver.sound
     solver.factor(good)
@@ -203,7 +204,7 @@ def test_a_pivot_that_vanishes_is_seen_also_when_updating():
         assert not solver.sound
     solver.factor(good)
     np.testing.assert_allclose(np.array([[1, 0.5], [0.5, -1]]) @ solver.solve(np.ones(2)), 1)
-    first = _PileSolver(pattern, 1)
+    first = PileSolver(pattern, 1)
     first.factor(bad * [1, 0, 1])
     assert not first.sound and np.isnan(first.solve(np.ones(2))).all()
 
@@ -228,9 +229,9 @@ def test_solvers_are_reused_and_do_not_mix():
     "total, size", [(0, 10), (1, 10), (63, 10), (64, 10), (65, 10), (7, 5000), (5, 500), (200, 31)]
 )
 def test_piles_cover_the_stack_in_powers_of_two(total, size):
-    piles = _piles(total, size)
-    assert [i for part, _ in piles for i in range(part.start, part.stop)] == list(range(total))
-    for part, count in piles:
+    found = piles(total, size)
+    assert [i for part, _ in found for i in range(part.start, part.stop)] == list(range(total))
+    for part, count in found:
         assert count & (count - 1) == 0 and part.stop - part.start <= count <= 64
         assert count == 1 or count * size <= 2048
 
