@@ -18,6 +18,7 @@ import scs
 from numpy.typing import NDArray
 
 from conediff.structure import Array, ConeData, Pattern, Structure
+from conediff.threads import give_interrupts_back
 
 # Rows of one pile, and programs in it at most.
 _PILE_ROWS = 2048
@@ -130,7 +131,10 @@ class Pile:
         if self._A.nnz + self._P.nnz < max(_SMALL, _SPARSE * (self._A.shape[0] + self._A.shape[1])):
             arguments.setdefault("linear_solver", "qdldl")
         start = self._scs_start(warm_start)
-        raw = self._run(data, arguments, start)
+        try:
+            raw = self._run(data, arguments, start)
+        finally:
+            give_interrupts_back()
         info = raw["info"]
         if info["status_val"] == -5:
             raise KeyboardInterrupt

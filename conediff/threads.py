@@ -6,6 +6,7 @@ in the way of ours.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -50,17 +51,38 @@ def mapper(threads: int | None) -> Mapper:
             wait(futures)
             raise
         finally:
-            _restore_interrupt_handler()
+            give_interrupts_back()
 
     return run
 
 
-def _restore_interrupt_handler() -> None:
-    """Give ctrl-C back to Python: SCS borrows it, and runs that overlap return each other's."""
+def give_interrupts_back() -> None:
+    """Give ctrl-C back to Python: SCS borrows it, and runs that overlap return each other's.
+
+    To be called after every run of SCS. What arrives while SCS is being set up is lost all the same: SCS
+    takes it, and forgets it when it starts.
+    """
+    handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is threading.main_thread():
-        handler = signal.getsignal(signal.SIGINT)
         if handler is not None:
             signal.signal(signal.SIGINT, handler)
+    elif _listener and callable(handler):
+        # Other threads may not call `signal.signal`; what it calls, they may.
+        _set_listener(signal.SIGINT, _listener)
+
+
+def _interrupt_listener() -> tuple[int | None, Any]:
+    """What of CPython listens to ctrl-C, by its address, and how to set it; nothing elsewhere."""
+    try:
+        get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    except AttributeError:
+        return None, None
+    get.restype = put.restype = ctypes.c_void_p
+    get.argtypes, put.argtypes = [ctypes.c_int], [ctypes.c_int, ctypes.c_void_p]
+    return (get(signal.SIGINT) if callable(signal.getsignal(signal.SIGINT)) else None), put
+
+
+_listener, _set_listener = _interrupt_listener()
 
 
 @lru_cache(maxsize=4)
