@@ -95,9 +95,10 @@ def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
 
     right = conediff.layer.LayerSolution
 
-    def wrong(maps, engine, arguments, data, d, stack, settings):
+    def wrong(*arguments):
+        *_, stack, settings = arguments
         stack.x = stack.x * (1 + 1e-15 * (settings.threads or 1))
-        return right(maps, engine, arguments, data, d, stack, settings)
+        return right(*arguments)
 
     monkeypatch.setattr(conediff.layer, "LayerSolution", wrong)
     assert failures(capsys) == (1, ["threads"])
