@@ -43,9 +43,14 @@ class CvxpyLayer:
         `concurrent.futures.Executor`, whose workers solve), ``on_failure``, ``warm_start``, ``validate``, and
         the settings of SCS (``eps``, ``max_iters``, ...). Those of
         cvxpylayers are translated: ``mode``, ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
-    solver, verbose, canon_backend, custom_method
-        As cvxpylayers takes them, for code that comes from there: SCS solves, whatever the solver (a warning
-        says so once); ``verbose`` is SCS's; the backend has no effect; a custom method is refused.
+    solver : str, optional
+        For code that comes from cvxpylayers, as the next three: SCS solves in any case, a warning says so once.
+    verbose : bool
+        SCS's.
+    canon_backend : str, optional
+        Without effect.
+    custom_method : object
+        Refused.
 
     Raises
     ------

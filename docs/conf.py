@@ -92,6 +92,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": InOrder,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "min_reported_time": 5,
     "only_warn_on_example_error": False,
