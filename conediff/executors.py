@@ -1,4 +1,4 @@
-"""Jobs on the parts of a stack, done by any `concurrent.futures.Executor`.
+"""Jobs on the parts of a stack, done by any ``concurrent.futures.Executor``.
 
 Workers keep what all parts share (an `Engine`, which travels as its structure), so that it goes to each of
 them once, and then only numbers travel: a job goes out without it, and a worker that has not met it answers

@@ -40,12 +40,17 @@ class CvxpyLayer:
         Whether the problem is a geometric (log-log convex) program.
     solver_args : mapping, optional
         Defaults for every call: ``tol`` (1e-10), ``refine``, ``method``, ``threads``, ``executor`` (any
-        `concurrent.futures.Executor`, whose workers solve), ``on_failure``, ``warm_start``, ``validate``, and
-        the settings of SCS (``eps``, ``max_iters``, ...). Those of
-        cvxpylayers are translated: ``mode``, ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
-    solver, verbose, canon_backend, custom_method
-        As cvxpylayers takes them, for code that comes from there: SCS solves, whatever the solver (a warning
-        says so once); ``verbose`` is SCS's; the backend has no effect; a custom method is refused.
+        ``concurrent.futures.Executor``, whose workers solve), ``on_failure``, ``warm_start``, ``validate``,
+        and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
+        ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
+    solver : str, optional
+        For code that comes from cvxpylayers, as the next three: SCS solves, and a warning says so.
+    verbose : bool
+        SCS's.
+    canon_backend : str, optional
+        Without effect.
+    custom_method : object
+        Refused.
 
     Raises
     ------

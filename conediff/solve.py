@@ -92,7 +92,7 @@ def solve_batch(
         With a leading axis of B.
     **settings
         As for `solve`; ``on_failure="nan"`` keeps the good elements of a batch in which some fail, and the
-        workers of ``executor``, any `concurrent.futures.Executor`, solve the batch in parts, and
+        workers of ``executor``, any ``concurrent.futures.Executor``, solve the batch in parts, and
         differentiate it.
 
     Returns

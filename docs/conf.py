@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -60,14 +61,38 @@ plot_formats = [("svg", 100)]
 plot_html_show_formats = False
 plot_html_show_source_link = False
 
+# The order in which examples are shown.
+ORDER = [
+    "qp_layer", "softmax", "sparsemax", "lasso", "polytope", "relu_layers", "monotone_regression",
+    "signal_denoising", "data_poisoning", "control_policy", "predictive_control", "vehicle_path",
+    "portfolio", "resource_allocation", "supply_chain", "optimal_transport", "stiffness",
+    "power_cones", "geometric_program", "psd_parameter", "duals_of_every_cone",
+    "infeasible_element", "tuning", "keras_constraints", "keras_digits",
+]
+
+
+class InOrder:
+    """Sort the examples of one section; one that is not named above is an error."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, name):
+        return ORDER.index(name.removesuffix(".py"))
+
+    def __repr__(self):
+        return "<InOrder>"
+
+
 sphinx_gallery_conf = {
     "examples_dirs": ["gallery"],
     "gallery_dirs": ["auto_gallery"],
     "filename_pattern": r"\.py$",
     "subsection_order": ["gallery/basics", "gallery/applications", "gallery/beyond"],
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": InOrder,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
     "min_reported_time": 5,
     "only_warn_on_example_error": False,
@@ -95,12 +120,22 @@ def escape_stars(app, what, name, obj, options, lines):
     for k, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             parts = line.split("``")
-            parts[::2] = [re.sub(r"(?<=[(, ])\*(?=\w)", r"\*", part) for part in parts[::2]]
+            parts[::2] = [re.sub(r"(?<=[(, ])\*(?=\w)(?!\w[\w ]*\*)", r"\*", part) for part in parts[::2]]
             lines[k] = "``".join(parts)
+
+
+def own_signature(app, what, name, obj, options, signature, returns):
+    """Show what the constructor of a Keras layer takes: Keras's own ``__new__`` takes anything."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        _, *rest = inspect.signature(obj.__init__).parameters.values()
+        rest = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in rest]
+        return str(inspect.Signature(rest)), returns
+    return None
 
 
 def setup(app):
     """Read docstrings before and after napoleon does, whose priority is 500."""
+    app.connect("autodoc-process-signature", own_signature)
+    app.connect("autodoc-process-docstring", escape_stars, priority=390)
     app.connect("autodoc-process-docstring", keep_properties, priority=400)
     app.connect("autodoc-process-docstring", restore_properties, priority=550)
-    app.connect("autodoc-process-docstring", escape_stars, priority=600)

@@ -186,13 +186,13 @@ def test_degeneracy_is_told_once_with_its_reason():
 
 
 def test_inaccurate_derivatives_of_a_batch_are_one_warning(monkeypatch):
-    from conediff import derivative
+    from conediff import embedding
     from conediff.linsys import LinearSolution
 
     def short(operator, rhs, method):
         return LinearSolution(np.zeros(rhs.size), False, 1, 0.5, "iteration limit reached")
 
-    monkeypatch.setattr(derivative, "iterative", short)
+    monkeypatch.setattr(embedding, "iterative", short)
     solution = cd.CvxpyLayer(projection, [c], [x], solver_args={"method": "lsqr"}).solve(np.ones((3, 2)))
     with pytest.warns(cd.AccuracyWarning, match=r"elements 0, 1, 2 .* 5\.0e-01 \(iteration limit") as caught:
         solution.vjp(np.ones((3, 2)))

@@ -92,11 +92,13 @@ def literals(comment):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_code_goes_unrun(page):
-    """Indented code is not seen by the test above; blocks of Python are python, not py or pycon."""
+    """Indented code is not seen by the test above. Blocks of py, which need a cluster, compile."""
     text = re.sub(r"^(```|:::).*?^\1", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert not re.search(r"^ {4,}(import|from|print|[a-z_]+ =) ", text, flags=re.MULTILINE)
     languages = set(re.findall(r"^```(\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert languages <= {"python", "sh", "text", "bibtex", "{eval-rst}"}
+    assert languages <= {"python", "py", "sh", "text", "bibtex", "{eval-rst}"}
+    for block in blocks(page.read_text(encoding="utf-8"), "py"):
+        compile(block, page.name, "exec")
 
 
 def test_two_commands_are_marked():
