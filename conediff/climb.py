@@ -33,11 +33,13 @@ _PILES: tuple[dict[str, Any], ...] = (
 _LOOK = 50
 _STRIDE = 8.0
 _SCALES = (1 / 16, 16.0)
-# Then alone, tighter and tighter; the last without acceleration, which sometimes stands in the way.
+# Then alone, tighter and tighter; then without acceleration, which sometimes stands in the way; and at last
+# from another scale.
 _LADDER: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-6, "eps_rel": 1e-6, "eps_infeas": 1e-9},
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 10_000},
     {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "acceleration_lookback": 0},
+    {"eps_abs": 1e-9, "eps_rel": 1e-9, "eps_infeas": 1e-9, "max_iters": 10_000, "scale": 1.0},
 )
 # Residuals are relative to the largest row. Where rows are so uneven that a frame is needed, digits of the
 # small ones are at stake, and Newton's method is to go on to here if it can.
