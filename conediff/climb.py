@@ -164,19 +164,10 @@ class Climb:
             scale = _power_of_two(min(max(float(y / s), scale / _STRIDE), scale * _STRIDE))
         return {**settings, "scale": scale}
 
-    def _scs(
-        self,
-        index: NDArray[np.intp],
-        settings: dict[str, Any],
-        start: tuple[Array, Array, Array] | None = None,
-    ) -> RawSolution | None:
-        """Run SCS on these programs as one pile, by default from the best point so far.
-
-        None where it does not accept the data.
-        """
-        pile = self.piles.of(index.size)
-        r = self.result
-        if start is None and np.isfinite(r.x[index]).all():
+    def _scs(self, index: NDArray[np.intp], settings: dict[str, Any]) -> RawSolution | None:
+        """Run SCS on these programs as one pile, from the best point so far; None if it refuses."""
+        pile, r, start = self.piles.of(index.size), self.result, None
+        if np.isfinite(r.x[index]).all():
             start = (r.x[index], r.y[index], r.s[index])
         try:
             return pile.solve(self.data.take(index), settings, start)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,6 @@ class RawSolution:
     def finite(self) -> bool:
         """Whether there is a point at all."""
         return bool(np.isfinite(self.x).all() and np.isfinite(self.y).all() and np.isfinite(self.s).all())
-
-    def followed_by(self, other: RawSolution) -> RawSolution:
-        """Return what SCS found when it went on from here, with the work of both."""
-        return replace(
-            other,
-            iterations=self.iterations + other.iterations,
-            setup_time=self.setup_time + other.setup_time,
-            solve_time=self.solve_time + other.solve_time,
-        )
 
 
 class Pile:
