@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,11 @@ from conediff.settings import Settings
 from conediff.solver import Piles
 from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData, Structure
-from conediff.threads import one_blas_thread
+from conediff.threads import mapper, one_blas_thread
+
+# Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache, and
+# are work enough for a thread. In smaller ones threads wait for each other.
+_CUT, _CHUNK = 1 << 17, 3 << 16
 
 
 class Engine:
@@ -49,8 +55,23 @@ class Engine:
         start : tuple of arrays, optional
             x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
         """
+        chunks = self.chunks(data.count)
+
+        def one(part: slice) -> StackSolution:
+            begin = None if start is None else (start[0][part], start[1][part], start[2][part])
+            return self._solve(data.take(part), inner, begin)
+
         with one_blas_thread():
-            return self._solve(data, settings, start)
+            if len(chunks) == 1:
+                return self._solve(data, settings, start)
+            inner = replace(settings, threads=1)
+            return StackSolution.joined(list(mapper(settings.threads)(one, chunks)))
+
+    def chunks(self, count: int) -> list[slice]:
+        """Cut a stack into chunks, for threads: by its size alone, so that results do not depend on them."""
+        size = count * self.kkt.pattern.nnz
+        parts = 1 if size < _CUT else min(count, max(2, 1 << math.ceil(math.log2(size / _CHUNK))))
+        return [slice(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
     def _solve(
         self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
@@ -84,7 +105,7 @@ class Engine:
         scaled = scaling.scaled(data)
         result = Climb(self.kkt, self.piles, scaled, settings, start, uneven=not frame.trivial).run()
         if not (frame.trivial and scaling.trivial):
-            result.factor = None  # of other data
+            result.factors = []  # of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         x, y, s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
         result.x, result.y, result.s = x * frame.columns, frame.dual_back(y), frame.rows_back(s)

@@ -20,7 +20,7 @@ from conediff.settings import Settings
 from conediff.solver import Piles, RawSolution
 from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
-from conediff.threads import Mapper, mapper
+from conediff.threads import mapper
 
 # SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
 _PILES: tuple[dict[str, Any], ...] = (
@@ -75,7 +75,6 @@ class Climb:
     ) -> None:
         self.kkt, self.piles, self.data, self.settings, self.start = kkt, piles, data, settings, start
         self.target = min(settings.tol, _UNEVEN) if uneven else settings.tol
-        self.mapper: Mapper = mapper(settings.threads)
         self.result = StackSolution.empty(data.count, kkt.pattern.structure)
         self.pending = np.arange(data.count)
         self.hopeless = np.zeros(data.count, dtype=bool)
@@ -116,9 +115,9 @@ class Climb:
         size = self.piles.size(index.size)
         chunks = [index[i : i + size] for i in range(0, index.size, size)]
         settings = {**rung, **self.settings.scs}
-        raws = list(self.mapper(lambda chunk: self._scs(chunk, self._at_scale(chunk, settings)), chunks))
         good = []
-        for chunk, raw in zip(chunks, raws, strict=True):
+        for chunk in chunks:
+            raw = self._scs(chunk, self._at_scale(chunk, settings))
             if raw is not None:
                 self._count(chunk, raw)
             if raw is not None and raw.finite:
@@ -130,7 +129,7 @@ class Climb:
     def _alone(self, settings: dict[str, Any]) -> None:
         """Solve what is pending one by one, from the best point so far, and refine."""
         jobs = [self.pending[i : i + 1] for i in range(self.pending.size)]
-        raws = list(self.mapper(lambda one: self._scs(one, settings), jobs))
+        raws = mapper(self.settings.threads)(lambda one: self._scs(one, settings), jobs)
         refinable = []
         for one, raw in zip(jobs, raws, strict=True):
             if raw is None:
@@ -191,9 +190,10 @@ class Climb:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()
         data = self.data.take(index)
-        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, self.mapper, patient)
+        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, patient)
         self._keep(index, refined)
-        self.result.factor = refined.factor if index.size == self.data.count else None
+        if index.size == self.data.count:
+            self.result.factors = [refined.factor]
         solved = self.result.residual <= self.settings.tol
         self.result.status[solved] = "solved"
         self.pending = self.pending[~solved[self.pending]]

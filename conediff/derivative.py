@@ -29,16 +29,18 @@ from conediff.cones import ProductDerivative
 from conediff.diagnostics import KINK, MOVED, Diagnostics, Visibility, peak, rows_at_kinks
 from conediff.embedding import Embedding
 from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
-from conediff.kkt import KKT, KKTFactor
+from conediff.factor import SUSPICIOUS, KKTFactor
+from conediff.kkt import KKT
 from conediff.linsys import LinearSolution
 from conediff.structure import Array, ConeData, Indices, Structure
-from conediff.threads import Mapper
 
 METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
 # A relative residual up to this counts as solved.
 _SOLVED = 1e-10
 # K, scaled to rows of about one, counts as singular below this.
 _SINGULAR = 1e-11
+# A factorisation serves for another S that differs from its own by no more than this.
+_NEAR = 1e-5
 # Parts of an answer, and how large it is.
 _Seen = tuple[tuple[Array, ...], Array]
 
@@ -58,12 +60,10 @@ class StackDerivative:
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         "direct" solves with K alone; "lsqr" and "lsmr" iterate on M; "dense" is the reference, a singular
         value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
-    mapper : callable
-        Like the built-in ``map``; may run in threads.
     visibility : Visibility, optional
         What of the data and of the solution matters; everything by default.
     factor : KKTFactor, optional
-        Of K for the same data, at points nearby: used where D turns out to be the same.
+        Of K for the same data, at points nearby: used where D turns out to be nearly the same.
     strict : bool
         Whether to raise `Degenerate` in place of a warning that the map is not differentiable.
     """
@@ -76,7 +76,6 @@ class StackDerivative:
         y: Array,
         s: Array,
         method: str = "auto",
-        mapper: Mapper = map,
         visibility: Visibility | None = None,
         factor: KKTFactor | None = None,
         strict: bool = False,
@@ -86,7 +85,7 @@ class StackDerivative:
         self.structure = kkt.pattern.structure
         self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
         self.reports: dict[int, LinearSolution] = {}
-        self._kkt, self._map, self._lock = kkt, mapper, threading.Lock()
+        self._kkt, self._lock = kkt, threading.Lock()
         self._visibility, self._known, self._strict = visibility, factor, strict
         self._warned = False
 
@@ -99,9 +98,16 @@ class StackDerivative:
     def factor(self) -> KKTFactor:
         """The factorised reduced system, made when it is first needed."""
         known, self._known = self._known, None
-        if known is not None and known.fits(self.D):
-            return known
-        return self._kkt.factor(self.data, self.D, mapper=self._map)
+        if known is not None:
+            index = np.flatnonzero(~(known.drift(self.D) <= _NEAR))
+            if 2 * index.size <= len(self.x):
+                patch = self._kkt.factor(self.data.take(index), self._D_at(index)) if index.size else None
+                return known.moved(self.D, index, patch)
+        return self._kkt.factor(self.data, self.D)
+
+    def _D_at(self, index: NDArray[np.intp]) -> ProductDerivative:
+        y, s = self.y[index], self.s[index]
+        return self.structure.cone.project_dual(y - s, y).derivative()
 
     @cached_property
     def _smallest(self) -> tuple[Array, Array]:
@@ -217,6 +223,13 @@ class StackDerivative:
         """Solve with K; say for which programs M has to answer instead."""
         with self._lock:
             z, error = self.factor.solve(rhs)
+            if self.factor.approximate and not (
+                np.all(error <= _SOLVED) and np.all(self._smallest[0] >= SUSPICIOUS)
+            ):
+                # What served as a factorisation does not do.
+                self.__dict__.pop("_smallest", None)
+                self.__dict__["factor"] = self._kkt.factor(self.data, self.D)
+                z, error = self.factor.solve(rhs)
             short = ~(error <= _SOLVED)
             if self.method == "direct":
                 if short.any():
@@ -270,7 +283,7 @@ class StackDerivative:
         signs = sign * np.random.default_rng(0).uniform(0.5, 1.5, y.shape[1])
         step = 10 * KINK * np.maximum(peak(y - s), KINK)[:, None] * signs * kinked
         data, x = self.data.take(elements), self.x[elements]
-        side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._map, self._visibility)
+        side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._visibility)
         side._warned = True
         return side
 

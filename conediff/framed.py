@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from conediff.derivative import StackDerivative
 from conediff.diagnostics import Diagnostics, Visibility
+from conediff.factor import KKTFactor
 from conediff.frames import Frame, Frames
-from conediff.kkt import KKT, KKTFactor
+from conediff.kkt import KKT
 from conediff.structure import Array, ConeData
-from conediff.threads import Mapper, one_blas_thread
+from conediff.threads import one_blas_thread
 
 
 class FramedDerivative:
@@ -32,7 +33,7 @@ class FramedDerivative:
         Of the programs' structure.
     kkt : KKT
         Of ``frames.structure``.
-    data, x, y, s, method, mapper, visibility, factor, strict
+    data, x, y, s, method, visibility, factor, strict
         See `StackDerivative`.
     """
 
@@ -45,7 +46,6 @@ class FramedDerivative:
         y: Array,
         s: Array,
         method: str = "auto",
-        mapper: Mapper = map,
         visibility: Visibility | None = None,
         factor: KKTFactor | None = None,
         strict: bool = False,
@@ -56,9 +56,7 @@ class FramedDerivative:
             visibility = _FramedVisibility(visibility, frame)
         point = x / frame.columns, frame.dual(y), frame.rows(s)
         known = factor if frame.trivial else None
-        self._inner = StackDerivative(
-            kkt, frame.data(data), *point, method, mapper, visibility, known, strict
-        )
+        self._inner = StackDerivative(kkt, frame.data(data), *point, method, visibility, known, strict)
 
     @property
     def diagnostics(self) -> Diagnostics:

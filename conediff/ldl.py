@@ -13,6 +13,8 @@ from conediff.structure import Array, Pattern, Structure
 # Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
 _PILE_ROWS = 2048
 _PILE_COUNT = 64
+# What is added to the diagonal where a pivot vanishes, as multiples of what is there.
+_MORE = (1e2, 1e4, 1e6)
 
 
 class PileSolver:
@@ -56,6 +58,72 @@ class PileSolver:
             return np.full(rhs.shape, np.nan)
         solution: Array = self._solver.solve(rhs)
         return solution
+
+
+class Solvers:
+    """Solvers of one sparsity that nobody uses at the moment, by how many programs they are for."""
+
+    def __init__(self, pattern: KKTPattern) -> None:
+        self.pattern = pattern
+        self._free: dict[int, list[PileSolver]] = {}
+
+    def borrow(self, count: int) -> PileSolver:
+        """Take a solver for a pile of ``count`` programs, analysed before if one is free."""
+        try:
+            return self._free[count].pop()
+        except (KeyError, IndexError):
+            return PileSolver(self.pattern, count)
+
+    def give_back(self, solver: PileSolver) -> None:
+        """Let others use a solver whose factorisation is no longer needed."""
+        self._free.setdefault(solver.count, []).append(solver)
+
+
+class StackLDL:
+    """LDL' of every matrix of a stack, of one sparsity.
+
+    Parameters
+    ----------
+    solvers : Solvers
+    values : array, shape (B, nnz)
+    """
+
+    def __init__(self, solvers: Solvers, values: Array) -> None:
+        self._solvers, self._parts = solvers, []
+        for part, count in piles(len(values), solvers.pattern.size):
+            solver = solvers.borrow(count)
+            self._parts.append((part, solver))
+            solver.factor(padded(values[part], count).ravel())
+
+    def __del__(self) -> None:
+        for _, solver in getattr(self, "_parts", ()):
+            self._solvers.give_back(solver)
+
+    def solve(self, rhs: Array) -> Array:
+        """Solve for right-hand sides of shape (B, size)."""
+        solution = np.empty(rhs.shape)
+        for part, solver in self._parts:
+            rows = rhs[part]
+            solution[part] = solver.solve(padded(rows, solver.count).ravel()).reshape(solver.count, -1)[
+                : len(rows)
+            ]
+        return solution
+
+    def mend(self, shift: Array) -> bool:
+        """Where a pivot is not sound, add multiples of ``shift`` (B, size) to the diagonal; say if so."""
+        mended = [self._mend(solver, shift[part]) for part, solver in self._parts]
+        return any(mended)
+
+    def _mend(self, solver: PileSolver, shift: Array) -> bool:
+        if solver.sound:
+            return False
+        values, shift = solver.matrix.data.reshape(solver.count, -1).copy(), padded(shift, solver.count)
+        for more in _MORE:
+            values[:, self._solvers.pattern.diagonal_at] += more * shift
+            solver.factor(values.ravel().copy())
+            if solver.sound:
+                break
+        return True
 
 
 def piles(total: int, size: int) -> list[tuple[slice, int]]:

@@ -12,6 +12,7 @@ the mean eigenvalue of D in place of D, and K itself is known as an operator onl
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +45,12 @@ class KKTOperator:
         self.P = structure.P.products(data.P)[0]
         self.A, self.At = structure.A.products(data.A)
         self.derivative = derivative
+
+    def moved(self, derivative: ProductDerivative) -> KKTOperator:
+        """Return K of the same data at another D."""
+        operator = copy(self)
+        operator.derivative = derivative
+        return operator
 
     def apply(self, z: Array) -> Array:
         """Return K z for z = (r, t), shape (B, n + m)."""
@@ -126,8 +133,8 @@ class KKTPattern:
         d = self._diagonal(derivative)
         count = len(d)
         values = np.zeros((count, self.nnz))
-        values[:, self._P_at] = data.P[:, self._P_entries]
-        values[:, self._A_at] = data.A[:, self._A_entries] * np.sqrt(d[:, self._A_rows])
+        values[:, self._P_at] = data.P.take(self._P_entries, axis=1)
+        values[:, self._A_at] = data.A.take(self._A_entries, axis=1) * np.sqrt(d).take(self._A_rows, axis=1)
         values[:, self.diagonal_at[self.structure.n :]] = d - 1
         for block in self._blocks:
             D, S = derivative.groups[block.group][2].dense()

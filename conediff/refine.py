@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.kkt import KKT, REGULARISATION, KKTFactor
+from conediff.factor import KKTFactor
+from conediff.kkt import KKT, REGULARISATION
 from conediff.residual import Evaluation, Residual
 from conediff.structure import Array, ConeData
-from conediff.threads import Mapper
 
 # Lengths at which a step is tried, one after the other.
 _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
@@ -34,8 +33,6 @@ _DECREASE = 1e-2
 # A refused step is tried again with so many times the regularisation, up to the most.
 _MORE = 1e4
 _MOST = 1e-1
-# Entries of K in one chunk of a stack: so many stay in cache, and chunks run in threads.
-_CHUNK = 1 << 17
 
 
 @dataclass
@@ -50,8 +47,7 @@ class Refined:
     steps : int array, shape (B,)
         Steps taken.
     factor : KKTFactor, optional
-        The system of the last step that all programs took together, where D is diagonal: mostly that of the
-        solutions too, for then D changes by jumps.
+        The system of the last step that all programs took together: nearly that of the solutions.
     """
 
     x: Array
@@ -66,15 +62,6 @@ class Refined:
         """Begin at this point."""
         steps = np.zeros(len(here.x), dtype=np.intp)
         return cls(here.x.copy(), here.y.copy(), here.s.copy(), here.relative.copy(), steps)
-
-    @classmethod
-    def joined(cls, parts: list[Refined]) -> Refined:
-        """Put the chunks of a stack together again."""
-
-        def join(name: str) -> NDArray[Any]:
-            return np.concatenate([getattr(part, name) for part in parts])
-
-        return cls(join("x"), join("y"), join("s"), join("residual"), join("steps"))
 
     def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
         """Let the programs at these positions, those of them that moved, be where they arrived."""
@@ -92,7 +79,6 @@ def refine(
     s: Array,
     tol: float,
     max_steps: int = 30,
-    mapper: Mapper = map,
     patient: bool = True,
 ) -> Refined:
     """Refine approximate solutions until their relative KKT residual is at most ``tol``.
@@ -107,34 +93,9 @@ def refine(
         Where to begin.
     tol : float
     max_steps : int
-    mapper : callable
-        Like the built-in ``map``; may run in threads.
     patient : bool
         Whether to go on where steps are short, are refused, or bring little.
     """
-    size = max(1, _CHUNK // kkt.pattern.nnz)
-    if len(x) <= size:
-        return _refine(kkt, data, x, y, s, tol, max_steps, mapper, patient)
-
-    def one(start: int) -> Refined:
-        part = np.arange(start, min(start + size, len(x)))
-        return _refine(kkt, data.take(part), x[part], y[part], s[part], tol, max_steps, map, patient)
-
-    return Refined.joined(list(mapper(one, range(0, len(x), size))))
-
-
-def _refine(
-    kkt: KKT,
-    data: ConeData,
-    x: Array,
-    y: Array,
-    s: Array,
-    tol: float,
-    max_steps: int,
-    mapper: Mapper,
-    patient: bool,
-) -> Refined:
-    """Refine a stack, or a chunk of one; see `refine`."""
     structure = kkt.pattern.structure
     R = Residual(structure, data)
     here = R(x, y - s, y)
@@ -152,14 +113,10 @@ def _refine(
             R = Residual(structure, data.take(active))
             here = R(here.x[going], here.v[going], here.y[going])
         before = here.relative
-        factor = kkt.factor(R.data, here.projection.derivative(), strength, mapper)
+        factor = kkt.factor(R.data, here.projection.derivative(), strength)
         here, moved = _step(R, here, factor, strength, lengths)
         refined.move(active, here, moved)
-        if (
-            len(active) == len(x)
-            and (strength == REGULARISATION).all()
-            and factor.operator.derivative.diagonal is not None
-        ):
+        if len(active) == len(x) and (strength == REGULARISATION).all():
             refined.factor = factor
         if not patient:
             promising = moved & (here.relative < _QUICK * before)

@@ -17,7 +17,6 @@ from conediff.settings import Settings
 from conediff.stack_solution import StackSolution
 from conediff.structure import ConeData
 from conediff.tangents import BatchDerivative, Derivative, PartialDerivative
-from conediff.threads import mapper
 
 
 class Solution:
@@ -76,7 +75,6 @@ class Solution:
             solved.y[index],
             solved.s[index],
             settings.method,
-            mapper(settings.threads),
         )
         return Derivative(stack)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from conediff.batch import Engine
+from conediff.chunked import ChunkedDerivative
 from conediff.derivative import Degenerate, outer, products
 from conediff.diagnostics import Visibility
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.executors import cut, rows, run
-from conediff.framed import FramedDerivative
 from conediff.settings import Settings
 from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
-from conediff.threads import mapper
 
 Point = tuple[Array, Array, Array]  # x, y and s
 
@@ -62,7 +61,9 @@ def solve(engine: Engine, data: ConeData, settings: Settings, start: Point | Non
     parts = cut(executor, engine, data.count, arrays)
     found = run(executor, [engine], _solve_part, parts, arguments, settings.threads)
     assert found is not None
-    return _joined(found)
+    stack = StackSolution.joined(found)
+    stack.factors = []  # of parts, not of chunks
+    return stack
 
 
 def _solve_part(
@@ -71,20 +72,8 @@ def _solve_part(
     return engine.solve(data, replace(settings, threads=threads), start)
 
 
-def _joined(parts: list[StackSolution]) -> StackSolution:
-    """Put the parts of a stack together again; times add up, and factors stay where they were made."""
-
-    def join(values: list[Any]) -> Any:
-        if isinstance(values[0], np.ndarray):
-            return np.concatenate(values)
-        return any(values) if isinstance(values[0], bool) else sum(values)
-
-    names = [f.name for f in fields(StackSolution) if f.name != "factor"]
-    return StackSolution(**{name: join([getattr(part, name) for part in parts]) for name in names})
-
-
 class SpreadDerivative:
-    """A `FramedDerivative` whose first answer comes from the workers of an executor.
+    """A `ChunkedDerivative` whose first answer comes from the workers of an executor.
 
     Further ones come from here, where the factorisation is kept once it is made: rows of a Jacobian are cheap
     that way. So does the answer where the reduced system alone does not give it, with the warnings that
@@ -92,14 +81,14 @@ class SpreadDerivative:
 
     Parameters
     ----------
-    here : FramedDerivative
+    here : ChunkedDerivative
     engine, data, x, y, s, settings, visibility
         Of which ``here`` was made.
     """
 
     def __init__(
         self,
-        here: FramedDerivative,
+        here: ChunkedDerivative,
         engine: Engine,
         data: ConeData,
         x: Array,
@@ -161,9 +150,8 @@ def _differentiate_part(
 ) -> tuple[Array, ...] | None:
     """Answer by the reduced system alone; None where that is not enough."""
     x, y, s = point
-    derivative = FramedDerivative(
-        engine.frames, engine.kkt, data, x, y, s, "auto", mapper(threads), visibility, strict=True
-    )
+    settings = Settings(threads=threads)
+    derivative = ChunkedDerivative(engine, data, x, y, s, settings, visibility, strict=True)
     try:
         answer: tuple[Array, ...] = getattr(derivative, question)(*arrays)
     except Degenerate:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.kkt import KKTFactor
+from conediff.factor import KKTFactor
 from conediff.structure import Array, Structure
 
 
@@ -28,8 +28,8 @@ class StackSolution:
         SCS's iterations (of the pile, for those solved in one) and Newton steps.
     setup_time, solve_time, refine_time : float
         Seconds, for the whole stack.
-    factor : KKTFactor, optional
-        Of the last Newton step, where that may serve the derivative; see `take_factor`.
+    factors : list of KKTFactor or None
+        Of the last Newton step, for every chunk of the stack, where there is one; see `take_factors`.
     """
 
     x: Array
@@ -43,7 +43,7 @@ class StackSolution:
     solve_time: float = 0.0
     refine_time: float = 0.0
     started_warm: bool = field(default=False)
-    factor: KKTFactor | None = field(default=None, repr=False)
+    factors: list[KKTFactor | None] = field(default_factory=list, repr=False)
 
     @classmethod
     def empty(cls, count: int, structure: Structure) -> StackSolution:
@@ -58,13 +58,25 @@ class StackSolution:
             refinements=np.zeros(count, dtype=np.intp),
         )
 
-    def take_factor(self) -> KKTFactor | None:
-        """Hand the factor over to the first who asks: only one at a time can solve with it."""
-        factor, self.factor = self.factor, None
-        return factor
+    @classmethod
+    def joined(cls, parts: list[StackSolution]) -> StackSolution:
+        """Put the parts of a stack together again; times add up."""
+
+        def join(values: list[Any]) -> Any:
+            if isinstance(values[0], np.ndarray):
+                return np.concatenate(values)
+            return any(values) if isinstance(values[0], bool) else sum(values[1:], values[0])
+
+        names = [f.name for f in fields(cls)]
+        return cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
+
+    def take_factors(self) -> list[KKTFactor | None]:
+        """Hand the factors over to the first who asks: only one at a time can solve with them."""
+        factors, self.factors = self.factors, []
+        return factors
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "factor": None}
+        return {**self.__dict__, "factors": []}
 
     @property
     def count(self) -> int:
@@ -75,7 +87,7 @@ class StackSolution:
         """Take what a second solve of these programs found; without it the first is inaccurate."""
         good = again.usable
         self.status[index[~good]] = "inaccurate"
-        self.factor = None
+        self.factors = []
         for name in ("x", "y", "s", "status", "residual"):
             getattr(self, name)[index[good]] = getattr(again, name)[good]
         self.iterations[index] += again.iterations

@@ -9,13 +9,13 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
 from conediff.batch import Engine
+from conediff.chunked import ChunkedDerivative
 from conediff.diagnostics import Diagnostics, Visibility
 from conediff.framed import FramedDerivative
 from conediff.settings import Settings
 from conediff.spread import SpreadDerivative
 from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
-from conediff.threads import mapper
 
 
 class DataTangent(NamedTuple):
@@ -58,17 +58,9 @@ class PartialDerivative:
         take = slice(None) if self._all else self.index
         data = data if self._all else data.take(self.index)
         point = stack.x[take], stack.y[take], stack.s[take]
-        self.inner = FramedDerivative(
-            engine.frames,
-            engine.kkt,
-            data,
-            *point,
-            settings.method,
-            mapper(settings.threads),
-            visibility,
-            stack.take_factor() if self._all else None,
-        )
-        self._answering: FramedDerivative | SpreadDerivative = self.inner
+        factors = stack.take_factors() if self._all else None
+        self.inner = ChunkedDerivative(engine, data, *point, settings, visibility, factors)
+        self._answering: ChunkedDerivative | SpreadDerivative = self.inner
         if settings.executor is not None:
             self._answering = SpreadDerivative(self.inner, engine, data, *point, settings, visibility)
 

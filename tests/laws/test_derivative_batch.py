@@ -415,7 +415,7 @@ def test_the_factor_of_the_last_newton_step_is_taken_over_where_it_fits(threads,
     for one, other in zip(taken, again, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
     spoilt = solved_in_one_step(threads)
-    spoilt._stack.factor.operator.derivative.diagonal[0] = 0.5
+    spoilt._stack.factors[0].operator.derivative.diagonal[0] = 0.5
     before = len(made)
     np.testing.assert_array_equal(spoilt.derivative().vjp(*cotangent).db, again.db)
     assert len(made) == before + 1
@@ -434,4 +434,4 @@ def solved_in_one_step(threads):
 
 def test_a_factor_is_not_pickled():
     stack = solved_in_one_step(1)._stack
-    assert stack.factor is not None and pickle.loads(pickle.dumps(stack)).factor is None
+    assert stack.factors and not pickle.loads(pickle.dumps(stack)).factors

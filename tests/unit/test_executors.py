@@ -188,7 +188,7 @@ def test_threads_are_for_each_worker(layer, monkeypatch, threads):
     """One by default, for workers share the processors."""
     asked = []
     monkeypatch.setattr("conediff.climb.mapper", lambda count: asked.append(count) or map)
-    monkeypatch.setattr("conediff.spread.mapper", lambda count: asked.append(count) or map)
+    monkeypatch.setattr("conediff.chunked.mapper", lambda count: asked.append(count) or map)
     settings = {"executor": Sent(), "threads": threads}
     layer.solve(VALUES, solver_args=settings).vjp(WEIGHTS, WEIGHTS[:, 0])
     assert len(asked) > 4 and set(asked) == {threads or 1}
