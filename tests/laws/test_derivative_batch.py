@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import conediff as cd
+from conediff.batch import Engine
 from conediff.cones import ProductCone
+from conediff.derivative import StackDerivative
 from conediff.kkt import KKT
 from conediff.structure import ConeData
 from tests.laws.programs import (
@@ -430,6 +432,107 @@ def solved_in_one_step(threads):
     solutions = cd.solve_batch(programs, threads=threads)
     assert set(solutions.info["refinements"]) == {1}, "otherwise there is nothing to take over"
     return solutions
+
+
+def stack_of(name, count):
+    """Structure, data and solutions of a family, as a stack."""
+    knowns = family(name, count)
+    batch = cd.solve_batch([k.program for k in knowns])
+    return (
+        batch._engine,
+        batch._data,
+        *(np.stack(parts) for parts in zip(*(k.solution for k in knowns), strict=True)),
+    )
+
+
+@EVERY
+@pytest.mark.parametrize("far", [(), (1,), (0, 1, 2, 4)], ids=["all near", "one far", "most far"])
+def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
+    """As it is where S has hardly moved, with a patch where some have, not at all where most have."""
+    engine, data, x, y, s = stack_of(name, 5)
+    kkt, structure = KKT(engine.structure), engine.structure
+    v = (y - s) * (1 + 1e-8)
+    v[list(far)] = np.random.default_rng(26).standard_normal((len(far), structure.m))
+    known = kkt.factor(data, structure.cone.project_dual(v).derivative())
+    made = []
+    factor = KKT.factor
+    monkeypatch.setattr(KKT, "factor", lambda self, data, D: made.append(D.batch[0]) or factor(self, data, D))
+    g = cotangents(structure, 5)
+    found = StackDerivative(kkt, data, x, y, s, factor=known)
+    plain = StackDerivative(kkt, data, x, y, s)
+    assert distance(found.vjp(*g), plain.vjp(*g)) < 1e-9
+    assert made == {0: [], 1: [1], 4: [5]}[len(far)] + [5]
+    tangent = ConeData(data.zeros().P, data.zeros().A, g[1], g[0])
+    assert distance(found.push(tangent), plain.push(tangent)) < 1e-9
+    np.testing.assert_allclose(found.diagnostics.condition, plain.diagnostics.condition, rtol=1e-2)
+
+
+def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
+    """A redundant constraint, and a factor of which it was not."""
+    program = cd.ConeProgram(np.ones((2, 1)), np.ones(2), np.zeros(1), {"z": 2}, np.eye(1))
+    kkt, structure, data = KKT(program.structure), program.structure, program.data
+    x, y, s = np.ones((1, 1)), np.full((1, 2), -0.5), np.zeros((1, 2))
+    known = kkt.factor(data, structure.cone.project_dual(y).derivative())
+    known._ldl = kkt.factor(
+        ConeData(data.P, data.A * [[1, 1.01]], data.b, data.c), structure.cone.project_dual(y).derivative()
+    )._ldl
+    g = np.ones((1, 1)), np.array([[1.0, 0.0]]), np.zeros((1, 2))
+    answers = []
+    for factor in (known, None):
+        with pytest.warns(cd.DegeneracyWarning):
+            answers.append(StackDerivative(kkt, data, x, y, s, factor=factor).vjp(*g))
+    assert distance(*answers) < 1e-9
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Two programs to a chunk, or three."""
+    monkeypatch.setattr("conediff.batch._CUT", 1)
+    chunks = Engine.chunks
+
+    def pairs(engine, count):
+        monkeypatch.setattr("conediff.batch._CHUNK", 2.9 * engine.kkt.pattern.nnz)
+        return chunks(engine, count)
+
+    monkeypatch.setattr(Engine, "chunks", pairs)
+
+
+@EVERY
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_do_not_matter(name, threads, request):
+    knowns = family(name, 5) * 2
+    whole = results(knowns, threads)
+    request.getfixturevalue("small_chunks")
+    batch = cd.solve_batch([k.program for k in knowns])
+    assert len(batch._engine.chunks(10)) == 4
+    assert distance(results(knowns, threads), whole) < 1e-6  # solutions are as good as tol
+    # At the same point the derivative is the same.
+    derivative = batch.derivative()
+    inner, g = derivative._partial.inner, cotangents(knowns[0].program, 10)
+    assert distance(inner.vjp(*g), inner.whole.vjp(*g)) < 1e-9
+    tangent = ConeData(*(a * np.ones((10, 1)) for a in (g[0][:, :1], g[1][:, :1], g[1], g[0])))
+    tangent = ConeData(inner._data.P * g[0][:, :1], inner._data.A * g[0][:, 1:2], tangent.b, tangent.c)
+    assert distance(inner.push(tangent), inner.whole.push(tangent)) < 1e-9
+    pulled, whole = inner.pull(*g), inner.whole.pull(*g)
+    for part in ("P", "A", "b", "c"):
+        np.testing.assert_allclose(getattr(pulled, part), getattr(whole, part), rtol=1e-7, atol=1e-9)
+
+
+def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_chunks):
+    """One redundant constraint, in one chunk of three; the answer is that without chunks."""
+    A = np.array([[[1.0], [k]] for k in (1, -1, -1, -1, -1, -1, -1)])
+    programs = [cd.ConeProgram(a, [1, 1], [-2.0], {"l": 2}, np.eye(1)) for a in A]
+    programs[4] = cd.ConeProgram(np.ones((2, 1)), [1, 1], [-2.0], {"l": 2}, np.eye(1))
+    del programs[0]
+    batch = cd.solve_batch(programs)
+    g = np.ones((6, 1)), np.tile([1.0, 0.0], (6, 1)), np.zeros((6, 2))
+    with pytest.warns(cd.DegeneracyWarning, match="element 3 "):
+        pulled = batch.derivative().vjp(*g)
+    for i, solution in enumerate(batch):
+        if i != 3:
+            mine = solution.derivative().vjp(*(part[i] for part in g))
+            np.testing.assert_allclose(pulled.db[i], mine.db, rtol=1e-9, atol=1e-12)
+    assert list(batch.derivative().diagnostics.dual_unique) == [True] * 3 + [False] + [True] * 2
 
 
 def test_a_factor_is_not_pickled():

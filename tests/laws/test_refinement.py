@@ -131,8 +131,10 @@ class TestRefinement:
         program = quadratic_program(rng)
         data = stack(program, 30, rng)
         whole = solve(program, data)
-        monkeypatch.setattr("conediff.refine._CHUNK", 7 * KKT(program.structure).pattern.nnz)
+        monkeypatch.setattr("conediff.batch._CUT", 1)
+        monkeypatch.setattr("conediff.batch._CHUNK", 7 * KKT(program.structure).pattern.nnz)
         chunked = solve(program, data)
+        assert len(chunked.factors) == 8
         assert np.allclose(chunked.x, whole.x, rtol=1e-12)
         assert np.array_equal(chunked.refinements, whole.refinements)
 

@@ -218,10 +218,10 @@ def test_solvers_are_reused_and_do_not_mix():
     other = kkt.factor(ConeData(2 * data.P, data.A, data.b, data.c), derivative)
     other.solve(rhs)
     np.testing.assert_array_equal(first.solve(rhs)[0], expected)
-    before = set(map(id, first._solvers))
+    before = {id(solver) for _, solver in first._ldl._parts}
     del first
     again = kkt.factor(data, derivative)
-    assert set(map(id, again._solvers)) == before
+    assert {id(solver) for _, solver in again._ldl._parts} == before
     np.testing.assert_array_equal(again.solve(rhs)[0], expected)
 
 
