@@ -19,6 +19,7 @@ import numpy as np
 
 from conediff.cones import Cone, ProductDerivative, SecondOrder
 from conediff.cones.base import ConeDerivative
+from conediff.cones.second_order import SecondOrderDerivative
 from conediff.structure import Array, ConeData, Indices, Structure
 
 # Cones of more rows than this are not filled into K. For a second-order cone what is formed in its place
@@ -153,7 +154,7 @@ class KKTPattern:
             if cone.diagonal:
                 d[:, rows] = group.apply(np.ones(rows.shape))
             elif is_large(cone):
-                d[:, rows] = _mean_eigenvalue(group, rows.shape)
+                d[:, rows] = _usual_eigenvalue(group, rows.shape)
         return d
 
 
@@ -167,8 +168,14 @@ def _stays_diagonal(cone: Cone) -> bool:
     return cone.diagonal or is_large(cone)
 
 
-def _mean_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:
-    """Estimate the mean eigenvalue of every D by one vector of random signs (Hutchinson), (B, count, 1)."""
+def _usual_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:
+    """An eigenvalue that stands for all of every D, shape (B, count, 1).
+
+    That of second-order cones which has all multiplicity but two: so what is formed differs from K by a
+    matrix of low rank. Otherwise the mean, estimated by one vector of random signs (Hutchinson).
+    """
+    if isinstance(group, SecondOrderDerivative):
+        return group.around[..., None]
     signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
     mean: Array = np.clip((signs * group.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
     return mean
