@@ -18,8 +18,8 @@ from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData, Structure
 from conediff.threads import mapper, one_blas_thread
 
-# Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache, and
-# are work enough for a thread. In smaller ones threads wait for each other.
+# Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache,
+# and are work enough for a thread. In smaller ones threads wait for each other.
 _CUT, _CHUNK = 1 << 17, 3 << 16
 
 

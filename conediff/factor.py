@@ -6,11 +6,14 @@ of D in the place of a large cone's block, K of a point nearby. Refinement, or G
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, gmres
 
 from conediff.cones import ProductDerivative
 from conediff.ldl import StackLDL
+from conediff.low_rank import LowRank
 from conediff.reduced import KKTOperator
 from conediff.structure import Array, Indices
 
@@ -19,6 +22,8 @@ _STRANGE = 1e-3
 # Above this a smallest singular value, estimated by one step, is not looked at again. Pivots as small as the
 # regularisation leave the factorisation correct to 1e-7 only, so that a zero may look as large as 1e-5.
 SUSPICIOUS = 1e-4
+# A relative residual above this asks for more than a matrix of low rank.
+_SOLVED = 1e-10
 # Krylov vectors at most, where GMRES stands in for refinement.
 _KRYLOV = 200
 
@@ -78,22 +83,34 @@ class KKTFactor:
         mended = self._ldl.mend(self._shift * self._scale**2)
         return (self._patch is not None and self._patch[1]._mended()) or mended
 
+    @cached_property
+    def _low_rank(self) -> LowRank | None:
+        return LowRank.of(self.operator, self._back_substituted)
+
     def solve_regularised(self, rhs: Array) -> Array:
         """Solve with the regularised K, once; shapes (B, n + m)."""
         if self._exact:
             return self._back_substituted(rhs)
-        # K, up to rank two for every large second-order cone, is the factorised matrix: few steps do.
+        if self._low_rank is not None:
+            z = self._low_rank.solve(rhs)
+            if np.isfinite(z).all():
+                return z
+            self._low_rank = None
+        return self._by_gmres(rhs, 1e-8, self._shift)
+
+    def _by_gmres(self, rhs: Array, tol: float, shift: Array | float = 0.0) -> Array:
+        """Solve with K, plus ``shift`` on its diagonal, to a relative residual of ``tol``."""
         shape = rhs.shape
 
         def product(z: Array) -> Array:
             stack = z.reshape(shape)
-            return (self.operator.apply(stack) + self._shift * stack).ravel()
+            return (self.operator.apply(stack) + shift * stack).ravel()
 
         def precondition(z: Array) -> Array:
             return self._back_substituted(z.reshape(shape)).ravel()
 
         K, M = (LinearOperator((rhs.size,) * 2, matvec=f, dtype=np.float64) for f in (product, precondition))
-        z, _ = gmres(K, rhs.ravel(), rtol=1e-8, restart=min(_KRYLOV, rhs.size), maxiter=1, M=M)
+        z, _ = gmres(K, rhs.ravel(), rtol=tol, restart=min(_KRYLOV, rhs.size), maxiter=1, M=M)
         return z.reshape(shape)
 
     def _back_substituted(self, rhs: Array) -> Array:
@@ -142,6 +159,10 @@ class KKTFactor:
             error = np.where(better, trial_error, error)
             if enough:
                 break
+        if not np.all(error <= max(tol, _SOLVED)) and not self._exact and self._low_rank is not None:
+            # What stands for K may be singular where K is not; GMRES does not mind.
+            self._low_rank = None
+            return self.solve(rhs, tol, steps)
         return z, error
 
     def smallest_singular_value(self) -> tuple[Array, Array]:
