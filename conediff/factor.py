@@ -24,6 +24,9 @@ _STRANGE = 1e-3
 SUSPICIOUS = 1e-4
 # A relative residual above this asks for more than a matrix of low rank.
 _SOLVED = 1e-10
+# Relative residuals that GMRES is to reach, and that do for a first look at the smallest singular value:
+# below the share that one direction has of a random vector.
+_FINE, _COARSE = 1e-12, 1e-5
 # Krylov vectors at most, where GMRES stands in for refinement.
 _KRYLOV = 200
 
@@ -87,8 +90,8 @@ class KKTFactor:
     def _low_rank(self) -> LowRank | None:
         return LowRank.of(self.operator, self._back_substituted)
 
-    def solve_regularised(self, rhs: Array) -> Array:
-        """Solve with the regularised K, once; shapes (B, n + m)."""
+    def solve_regularised(self, rhs: Array, tol: float = 1e-8) -> Array:
+        """Solve with the regularised K, once; shapes (B, n + m). ``tol`` is GMRES's, if it is needed."""
         if self._exact:
             return self._back_substituted(rhs)
         if self._low_rank is not None:
@@ -96,7 +99,7 @@ class KKTFactor:
             if np.isfinite(z).all():
                 return z
             self._low_rank = None
-        return self._by_gmres(rhs, 1e-8, self._shift)
+        return self._by_gmres(rhs, tol, self._shift)
 
     def _by_gmres(self, rhs: Array, tol: float, shift: Array | float = 0.0) -> Array:
         """Solve with K, plus ``shift`` on its diagonal, to a relative residual of ``tol``."""
@@ -140,10 +143,13 @@ class KKTFactor:
         """
         size = _norm(rhs)
         size[size == 0] = 1
-        z = self.solve_regularised(rhs)
+        # GMRES needs no regularisation where K is regular, nor then refinement.
+        plain = not self._exact and self._low_rank is None
+        tol = max(tol, _FINE) if plain else tol
+        z = self._by_gmres(rhs, tol / 2) if plain else self.solve_regularised(rhs)
         left = rhs - self.operator.apply(z)
         error = _norm(left) / size
-        if not np.all(error < _STRANGE) and self._mended():
+        if not np.all(error < _STRANGE) and (self._mended() or plain):
             z = self.solve_regularised(rhs)
             left = rhs - self.operator.apply(z)
             error = _norm(left) / size
@@ -179,7 +185,7 @@ class KKTFactor:
             The unit vector that shows it, in unscaled coordinates (r, t); meaningful where value is small.
         """
         scale = self._scale
-        z = self.solve_regularised(self._probe / scale) / scale
+        z = self.solve_regularised(self._probe / scale, _COARSE) / scale
         value = 1 / _norm(z)
         if not np.all(value >= SUSPICIOUS) and self._mended():
             return self.smallest_singular_value()

@@ -192,6 +192,85 @@ def test_pivots_as_small_as_the_regularisation(seed):
         assert factor.smallest_singular_value()[0][0] > 1e-6
 
 
+def heights(norm, around):
+    """v0 of a second-order cone such that D has this eigenvalue around the axis."""
+    return (2 * around - 1) * norm
+
+
+@pytest.mark.parametrize("around", [1e-12, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-12])
+@pytest.mark.parametrize("rank", [240, 60], ids=["P regular", "P singular"])
+def test_large_second_order_cones_by_low_rank(around, rank):
+    """One at each place: between, inside, outside; against K by its definition."""
+    rng = np.random.default_rng(30)
+    n, cones = 240, {"z": 2, "q": [110, 4, 120, 130, 110]}
+    m = 2 + sum(cones["q"])
+    root = rng.standard_normal((n, rank))
+    program = cd.ConeProgram(rng.standard_normal((m, n)), np.zeros(m), np.zeros(n), cones, root @ root.T)
+    s, v = program.structure, rng.standard_normal((3, m))
+    for first, dim in ((2, 110), (116, 120), (236, 130)):
+        norm = np.linalg.norm(v[:, first + 1 : first + dim], axis=1)
+        v[:, first] = heights(norm, {116: 1.5, 236: -0.5}.get(first, around))
+    v[1, 2:112] = 0  # where the direction has no meaning
+    v[1, 2] = 1
+    derivative = s.cone.project_dual(v).derivative()
+    factor = KKT(s).factor(program.data, derivative)
+    assert factor._low_rank is not None
+    rhs = rng.standard_normal((3, s.n + s.m))
+    z, error = factor.solve(rhs)
+    assert error.max() < 1e-10
+    for i in range(3):
+        K = reference(
+            s, ConeData(*(np.repeat(a, 3, axis=0) for a in vars(program.data).values())), derivative, i
+        )
+        assert np.linalg.norm(K @ z[i] - rhs[i]) < 1e-9 * np.linalg.norm(rhs[i])
+    if rank == n and 1e-6 < around < 1 - 1e-6:
+        assert factor._low_rank is not None  # and it was enough
+
+
+def test_gmres_takes_over_where_low_rank_falls_short():
+    s, data, derivative = large_stack()
+    rhs = np.random.default_rng(31).standard_normal((2, s.n + s.m))
+    good, spoilt = KKT(s).factor(data, derivative), KKT(s).factor(data, derivative)
+    spoilt._low_rank._G[:] = np.eye(spoilt._low_rank._G.shape[-1])
+    found = spoilt.solve(rhs)
+    assert spoilt._low_rank is None and good._low_rank is not None
+    np.testing.assert_allclose(found[0], good.solve(rhs)[0], rtol=1e-6, atol=1e-8)
+    assert found[1].max() < 1e-10
+    singular = KKT(s).factor(data, derivative)
+    singular._low_rank._G[:] = 0
+    np.testing.assert_allclose(
+        singular.smallest_singular_value()[0], good.smallest_singular_value()[0], rtol=1e-2
+    )
+
+
+def large_stack():
+    rng = np.random.default_rng(32)
+    cones = {"q": [150, 120]}
+    program = cd.ConeProgram(
+        rng.standard_normal((270, 40)), np.zeros(270), np.zeros(40), cones, np.eye(40) + np.ones((40, 40))
+    )
+    s = program.structure
+    data = ConeData(program.data.P, rng.standard_normal((2, s.A.nnz)), program.data.b, program.data.c)
+    return s, data, s.cone.project_dual(rng.standard_normal((2, 270))).derivative()
+
+
+def test_many_large_cones_and_others_are_left_to_gmres(monkeypatch):
+    s, data, derivative = large_stack()
+    rhs = np.random.default_rng(33).standard_normal((2, s.n + s.m))
+    expected = KKT(s).factor(data, derivative).solve(rhs)[0]
+    monkeypatch.setattr("conediff.low_rank._COLUMNS", 7)
+    factor = KKT(s).factor(data, derivative)
+    assert factor._low_rank is None
+    np.testing.assert_allclose(factor.solve(rhs)[0], expected, rtol=1e-7, atol=1e-9)
+    monkeypatch.setattr(reduced, "LARGE", 5)
+    program = cd.ConeProgram(np.eye(126), np.zeros(126), np.zeros(126), {"q": [120], "s": [3]}, np.eye(126))
+    s = program.structure
+    factor = KKT(s).factor(program.data, s.cone.project_dual(np.ones((1, 126))).derivative())
+    assert factor._low_rank is None
+    rhs = np.random.default_rng(34).standard_normal((1, 252))
+    assert factor.solve(rhs)[1].max() < 1e-11
+
+
 def test_a_pivot_that_vanishes_is_seen_also_when_updating():
     pattern = KKTPattern(cd.ConeProgram(np.eye(1), [0], [0], {"z": 1}).structure)
     solver = PileSolver(pattern, 1)
