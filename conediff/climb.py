@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.kkt import KKT
-from conediff.refine import Refined, refine
+from conediff.refine import Refined, leap, refine
 from conediff.residual import Residual
 from conediff.settings import Settings
 from conediff.solver import Piles, RawSolution
@@ -104,7 +104,7 @@ class Climb:
         x, y, s = start
         finite = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) & np.isfinite(s).all(axis=1)
         self.result.started_warm = True
-        self._refine(np.flatnonzero(finite), x[finite], y[finite], s[finite], max_steps=10)
+        self._refine(np.flatnonzero(finite), x[finite], y[finite], s[finite], leap)
 
     def _in_piles(self, rung: dict[str, Any]) -> None:
         """Solve what is pending loosely, many programs to one call of SCS, and refine.
@@ -124,7 +124,7 @@ class Climb:
                 good.append((chunk, raw))
             else:
                 self.hopeless[chunk] = True
-        self._refine_raw(good, patient=False)
+        self._refine_raw(good, leap)
 
     def _alone(self, settings: dict[str, Any]) -> None:
         """Solve what is pending one by one, from the best point so far, and refine."""
@@ -142,14 +142,14 @@ class Climb:
         self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
         self._refine_raw(refinable)
 
-    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]], patient: bool = True) -> None:
+    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]], method: Any = refine) -> None:
         """Refine what SCS found, or accept it where there is to be no refinement."""
         if not solved:
             return
         index = np.concatenate([chunk for chunk, _ in solved])
         x, y, s = (np.concatenate([getattr(raw, name) for _, raw in solved]) for name in ("x", "y", "s"))
         if self.settings.refine:
-            self._refine(index, x, y, s, patient=patient)
+            self._refine(index, x, y, s, method)
         else:
             self._accept(index, x, y - s, [raw.status for _, raw in solved])
 
@@ -184,13 +184,12 @@ class Climb:
         x: Array,
         y: Array,
         s: Array,
-        max_steps: int = 30,
-        patient: bool = True,
+        method: Any = refine,
     ) -> None:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()
         data = self.data.take(index)
-        refined = refine(self.kkt, data, x, y, s, self.target, max_steps, patient)
+        refined = method(self.kkt, data, x, y, s, self.target)
         self._keep(index, refined)
         if index.size == self.data.count:
             self.result.factors = [refined.factor]

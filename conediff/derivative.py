@@ -101,8 +101,10 @@ class StackDerivative:
         if known is not None:
             index = np.flatnonzero(~(known.drift(self.D) <= _NEAR))
             if 2 * index.size <= len(self.x):
-                patch = self._kkt.factor(self.data.take(index), self._D_at(index)) if index.size else None
-                return known.moved(self.D, index, patch)
+                factor = known.moved(self.D)
+                if index.size:
+                    factor.patch(index, self._kkt.factor(self.data.take(index), self._D_at(index)))
+                return factor
         return self._kkt.factor(self.data, self.D)
 
     def _D_at(self, index: NDArray[np.intp]) -> ProductDerivative:

@@ -53,26 +53,33 @@ class KKTFactor:
     ) -> None:
         self.operator, self._ldl, self._probe, self._exact = operator, ldl, probe, exact
         self._scale, self._shift = scale, shift
-        self._patch: tuple[Indices, KKTFactor] | None = None
+        self._patches: list[tuple[Indices, KKTFactor]] = []
         self._checked = False
         self.approximate = False
 
     def drift(self, derivative: ProductDerivative) -> Array:
         """How far S has moved since, by what it does to a vector of random signs; shape (B,)."""
         signs = np.where(self._probe[self.operator.n :] > 0, 1.0, -1.0)
-        moved = derivative.apply_root(signs) - self.operator.derivative.apply_root(signs)
-        drift: Array = np.abs(moved).max(axis=1, initial=0.0)
+        moved = derivative.apply_root(signs)
+        drift: Array = np.abs(moved - self.operator.derivative.apply_root(signs)).max(axis=1, initial=0.0)
+        for index, other in self._patches:
+            its = other.operator.derivative.apply_root(signs)
+            drift[index] = np.abs(moved[index] - its).max(axis=1, initial=0.0)
         return drift
 
-    def moved(self, derivative: ProductDerivative, index: Indices, patch: KKTFactor | None) -> KKTFactor:
-        """Return the factor for another D: near to this one's, but for ``index``, where ``patch`` is."""
+    def patch(self, index: Indices, other: KKTFactor) -> None:
+        """Let another factor stand for the programs at these positions."""
+        if not self._patches:
+            self._scale, self._shift = self._scale.copy(), self._shift.copy()
+        self._scale[index], self._shift[index] = other._scale, other._shift
+        self._patches.append((index, other))
+
+    def moved(self, derivative: ProductDerivative) -> KKTFactor:
+        """Return the factor for another D, near to this one's."""
         operator = self.operator.moved(derivative)
         factor = KKTFactor(operator, self._ldl, self._scale, self._shift, self._probe, self._exact)
+        factor._patches = list(self._patches)
         factor.approximate = True
-        if patch is not None:
-            factor._scale, factor._shift = self._scale.copy(), self._shift.copy()
-            factor._scale[index], factor._shift[index] = patch._scale, patch._shift
-            factor._patch = index, patch
         return factor
 
     def _mended(self) -> bool:
@@ -84,7 +91,8 @@ class KKTFactor:
             return False
         self._checked = True
         mended = self._ldl.mend(self._shift * self._scale**2)
-        return (self._patch is not None and self._patch[1]._mended()) or mended
+        others = [other._mended() for _, other in self._patches]
+        return mended or any(others)
 
     @cached_property
     def _low_rank(self) -> LowRank | None:
@@ -119,9 +127,8 @@ class KKTFactor:
     def _back_substituted(self, rhs: Array) -> Array:
         """Solve with what was factorised."""
         z = self._ldl.solve(rhs * self._scale) * self._scale
-        if self._patch is not None:
-            index, patch = self._patch
-            z[index] = patch._back_substituted(rhs[index])
+        for index, other in self._patches:
+            z[index] = other._back_substituted(rhs[index])
         return z
 
     def solve(self, rhs: Array, tol: float = 1e-14, steps: int = 10) -> tuple[Array, Array]:

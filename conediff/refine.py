@@ -5,14 +5,16 @@ is semismooth, and with the reduced system K a Newton step is one factorisation,
 
 .. math:: K (dx, t) = -(R_1, S R_2), \qquad dv = S t + A\,dx + R_2.
 
-Far from the solution, or where K is singular, a plain step may lead astray: it is taken only as far as
-the residual decreases, and where no length helps it is tried again with more regularisation.
-Source: Ali, Wong, Kolter (2017), A semismooth Newton method for fast, generic convex programming.
+Mostly a few full steps are enough, though the residual may rise on the way (`leap`): on polyhedral cones they
+are those of a primal-dual active set method, each of which guesses the active constraints anew. Far from the
+solution, or where K is singular, they may lead astray. Then a step is taken only as far as the residual
+decreases, and where no length helps it is tried again with more regularisation (`refine`).
+Sources: Ali, Wong, Kolter (2017), A semismooth Newton method for fast, generic convex programming;
+Hintermüller, Ito, Kunisch (2002), The primal-dual active set strategy as a semismooth Newton method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +27,8 @@ from conediff.structure import Array, ConeData
 
 # Lengths at which a step is tried, one after the other.
 _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
-# Where SCS may still help, shorter ones are not worth trying, nor going on after a step that left more of
-# the residual than this.
-_LONG, _QUICK = 0.5, 0.7
+# Of full steps, so many may leave more than this of the least residual so far.
+_QUICK, _SPARE = 0.7, 3
 # Decrease of the residual that a full step has to bring; of a shorter one, in proportion.
 _DECREASE = 1e-2
 # A refused step is tried again with so many times the regularisation, up to the most.
@@ -47,7 +48,7 @@ class Refined:
     steps : int array, shape (B,)
         Steps taken.
     factor : KKTFactor, optional
-        The system of the last step that all programs took together: nearly that of the solutions.
+        The systems of the last steps, if not regularised more than usual: nearly those of the solutions.
     """
 
     x: Array
@@ -68,7 +69,51 @@ class Refined:
         index = index[moved]
         self.x[index], self.y[index], self.s[index] = to.x[moved], to.y[moved], to.s[moved]
         self.residual[index] = to.relative[moved]
-        self.steps[index] += 1
+
+    def keep(self, index: NDArray[np.intp], factor: KKTFactor) -> None:
+        """Remember the system of the programs at these positions."""
+        if index.size == len(self.x):
+            self.factor = factor
+        elif self.factor is not None:
+            self.factor.patch(index, factor)
+
+
+def leap(kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, tol: float, max_steps: int = 10) -> Refined:
+    """Take full Newton steps, and return the best point on the way.
+
+    Stops for a program whose relative KKT residual is at most ``tol``, or fell too little too often.
+
+    Parameters
+    ----------
+    kkt : KKT
+    data : ConeData
+    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+        Where to begin.
+    tol : float
+    max_steps : int
+    """
+    structure = kkt.pattern.structure
+    R = Residual(structure, data)
+    here = R(x, y - s, y)
+    refined = Refined.at(here)
+    active, spare = np.arange(len(x)), np.full(len(x), _SPARE)
+    for _ in range(max_steps):
+        going = (spare > 0) & (refined.residual[active] > tol) & np.isfinite(here.relative)
+        if not going.any():
+            break
+        if not going.all():
+            active, spare = active[going], spare[going]
+            R = Residual(structure, data.take(active))
+            here = R(here.x[going], here.v[going], here.y[going])
+        factor = kkt.factor(R.data, here.projection.derivative())
+        dx, dv = _direction(R, here, factor)
+        here = R(here.x + dx, here.v + dv, here.y)
+        least = refined.residual[active]
+        spare = np.where(here.relative < _QUICK * least, spare, spare - 1)
+        refined.move(active, here, here.relative < least)
+        refined.steps[active] += 1
+        refined.keep(active, factor)
+    return refined
 
 
 def refine(
@@ -79,7 +124,6 @@ def refine(
     s: Array,
     tol: float,
     max_steps: int = 30,
-    patient: bool = True,
 ) -> Refined:
     """Refine approximate solutions until their relative KKT residual is at most ``tol``.
 
@@ -93,8 +137,6 @@ def refine(
         Where to begin.
     tol : float
     max_steps : int
-    patient : bool
-        Whether to go on where steps are short, are refused, or bring little.
     """
     structure = kkt.pattern.structure
     R = Residual(structure, data)
@@ -102,37 +144,33 @@ def refine(
     refined = Refined.at(here)
     active = np.arange(len(x))
     strength = np.full(len(x), REGULARISATION)
-    promising = np.ones(len(x), dtype=bool)
-    lengths = _STEP_LENGTHS if patient else [length for length in _STEP_LENGTHS if length >= _LONG]
     for _ in range(max_steps):
-        going = promising & (here.relative > tol) & np.isfinite(here.relative) & (strength <= _MOST)
+        going = (here.relative > tol) & np.isfinite(here.relative) & (strength <= _MOST)
         if not going.any():
             break
         if not going.all():
-            active, strength, promising = active[going], strength[going], promising[going]
+            active, strength = active[going], strength[going]
             R = Residual(structure, data.take(active))
             here = R(here.x[going], here.v[going], here.y[going])
-        before = here.relative
         factor = kkt.factor(R.data, here.projection.derivative(), strength)
-        here, moved = _step(R, here, factor, strength, lengths)
+        here, moved = _step(R, here, factor, strength)
         refined.move(active, here, moved)
-        if len(active) == len(x) and (strength == REGULARISATION).all():
-            refined.factor = factor
-        if not patient:
-            promising = moved & (here.relative < _QUICK * before)
+        refined.steps[active[moved]] += 1
+        if (strength == REGULARISATION).all():
+            refined.keep(active, factor)
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
         strength = np.maximum(strength * np.where(moved, 1 / _MORE, _MORE), REGULARISATION)
     return refined
 
 
 def _step(
-    R: Residual, here: Evaluation, factor: KKTFactor, strength: Array, lengths: Sequence[float]
+    R: Residual, here: Evaluation, factor: KKTFactor, strength: Array
 ) -> tuple[Evaluation, NDArray[np.bool_]]:
     """Take one damped Newton step of every program; say where it arrived and which moved."""
     dx, dv = _direction(R, here, factor, strength)
     merit = here.merit(here.scale1, here.scale2)
     length = np.ones(len(merit))
-    for shorter in (*lengths[1:], 0.0):
+    for shorter in (*_STEP_LENGTHS[1:], 0.0):
         there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y)
         low = there.merit(here.scale1, here.scale2) < (1 - _DECREASE * length) * merit
         refused = ~low & (length > 0)
@@ -144,12 +182,14 @@ def _step(
     return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y), length > 0
 
 
-def _direction(R: Residual, here: Evaluation, factor: KKTFactor, strength: Array) -> tuple[Array, Array]:
+def _direction(
+    R: Residual, here: Evaluation, factor: KKTFactor, strength: Array | float = REGULARISATION
+) -> tuple[Array, Array]:
     """Newton's direction (dx, dv): exact at the least regularisation, of the regularised K above it."""
     derivative = factor.operator.derivative
     rhs = np.hstack([-here.r1, -derivative.apply_root(here.r2)])
     z = factor.solve(rhs, tol=1e-10, steps=3)[0]
-    cautious = strength > REGULARISATION
+    cautious = np.broadcast_to(strength > REGULARISATION, len(z))
     if cautious.any():
         z[cautious] = factor.solve_regularised(rhs)[cautious]
     # Where K has no finite solution there is no direction, and the step is refused.

@@ -226,7 +226,7 @@ def test_mutation_of_solutions_changes_no_derivative():
     one = batch[1]
     for holder in (batch, one):
         holder.x[...] = holder.y[...] = holder.s[...] = 7
-    assert distance(batch.derivative().vjp(*g), expected) == 0
+    assert distance(batch.derivative().vjp(*g), expected) < 1e-12
     for solution in (one, batch[1]):
         assert distance(solution.derivative().vjp(*(part[1] for part in g)), alone) == 0
 
