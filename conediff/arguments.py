@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ class Arguments:
             check_finite(spec, array)
             if validate:
                 check_attributes(spec, array, float(rounding))
-        count = int(np.prod(batch, dtype=int))
+        count = math.prod(batch)
         stacks = tuple(
             _stack(spec, array, lead, batch, count)
             for spec, array, lead in zip(specs, arrays, leading, strict=True)
@@ -87,7 +88,7 @@ class Arguments:
     @property
     def count(self) -> int:
         """Number of elements in the batch."""
-        return int(np.prod(self.batch, dtype=int))
+        return math.prod(self.batch)
 
     def unshared(self) -> Arguments:
         """Give every element of the batch a value of its own of each parameter."""
@@ -101,7 +102,7 @@ class Arguments:
         shape = self.shapes[k]
         own = self.values[k].shape[1:]
         lead = shape[: len(shape) - len(own)]
-        if len(stack) == 1 and int(np.prod(lead, dtype=int)) == 1:
+        if len(stack) == 1 and math.prod(lead) == 1:
             return stack.reshape(shape)
         full = stack.reshape(self.batch + own)
         padded = (1,) * (len(self.batch) - len(lead)) + lead
@@ -182,7 +183,7 @@ def _stack(
     spec: ParameterSpec, array: NDArray[Any], lead: tuple[int, ...], batch: tuple[int, ...], count: int
 ) -> NDArray[Any]:
     dtype = np.complex128 if spec.complex else np.float64
-    if int(np.prod(lead, dtype=int)) == 1 and count != 0:
+    if math.prod(lead) == 1 and count != 0:
         return array.reshape((1, *spec.shape)).astype(dtype)
     return np.broadcast_to(array, batch + spec.shape).reshape((count, *spec.shape)).astype(dtype)
 
@@ -203,7 +204,9 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
 
     Tolerances are relative to the largest entry: 1e-7 in double precision, a hundred roundings in lower ones.
     """
-    if array.size == 0:
+    if array.size == 0 or not (
+        spec.attributes or spec.log or spec.lower is not None or spec.upper is not None
+    ):
         return
     if array.dtype.kind in "fc":
         precision = max(precision, float(np.finfo(array.real.dtype).eps))

@@ -174,18 +174,19 @@ class StackDerivative:
             z, pending = self._direct(np.hstack([h1, self.D.apply_root(h2)]), adjoint=False)
             dx = z[:, : self.structure.n]
             dv = self.D.apply_root(z[:, self.structure.n :]) + self.factor.operator.A(dx) - h2
-        # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
-        last = (self.x * (dPx + dc)).sum(axis=1) + (self.y * db).sum(axis=1)
-        rhs = np.column_stack([h1, -h2, last])
-        for i, (du, dv_i, dw) in self._on_embeddings(pending, rhs, adjoint=False):
-            dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
+        if pending.size:
+            # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
+            last = (self.x * (dPx + dc)).sum(axis=1) + (self.y * db).sum(axis=1)
+            rhs = np.column_stack([h1, -h2, last])
+            for i, (du, dv_i, dw) in self._on_embeddings(pending, rhs, adjoint=False):
+                dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
         dy = self.D.apply(dv)
 
         def of_side(side: StackDerivative, k: Indices) -> _Seen:
             part = side.jvp(dPx[k], dAx[k], dAty[k], db[k], dc[k])[:2]
             return part, np.maximum(peak(dx[k]), peak(dy[k]))
 
-        self._warn_at_kinks(dv, of_side)
+        self._warn_at_kinks(lambda: dv, of_side)
         return dx * size, dy * size, (dy - dv) * size
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
@@ -207,10 +208,11 @@ class StackDerivative:
             At = self.factor.operator.At
             z, pending = self._direct(np.hstack([gx - At(gs), self.D.apply_root(gy)]), adjoint=True)
             r1, r2 = z[:, : self.structure.n], self.D.apply_root(z[:, self.structure.n :]) + gs
-        last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
-        rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
-        for i, (r1_i, r2_i, r3) in self._on_embeddings(pending, rhs, adjoint=True):
-            r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
+        if pending.size:
+            last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
+            rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
+            for i, (r1_i, r2_i, r3) in self._on_embeddings(pending, rhs, adjoint=True):
+                r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
 
         def of_side(side: StackDerivative, k: Indices) -> _Seen:
             g = side.pull(gx[k], gy[k], gs[k])
@@ -218,7 +220,8 @@ class StackDerivative:
             return parts, np.max([peak(part) for part in parts], axis=0)
 
         # J'(r1, r2) = g says r2 = gs + D h with this h: where it vanishes, the choice of D does not matter.
-        self._warn_at_kinks(self.structure.A.products(self.data.A)[0](r1) + r2 - gy - gs, of_side)
+        A = self.structure.A.products
+        self._warn_at_kinks(lambda: A(self.data.A)[0](r1) + r2 - gy - gs, of_side)
         return r1 * size, r2 * size
 
     def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
@@ -249,19 +252,23 @@ class StackDerivative:
             )
         return z, pending
 
-    def _warn_at_kinks(self, h: Array, of_side: Callable[[StackDerivative, Indices], _Seen]) -> None:
+    def _warn_at_kinks(
+        self, h: Callable[[], Array], of_side: Callable[[StackDerivative, Indices], _Seen]
+    ) -> None:
         """Warn where the answer took D's word for a direction h in which Π has a kink, and it matters.
 
         Parameters
         ----------
-        h : array, shape (B, m)
-            What D was applied to.
+        h : callable
+            What D was applied to, shape (B, m): needed at kinks only.
         of_side : callable
             Takes the derivative on one side of the kink and the elements it is of; returns the answer there.
         """
-        kinked = rows_at_kinks(self.D, self.y - self.s, h)
+        if self._warned or not (self._margin() <= KINK).any():
+            return
+        kinked = rows_at_kinks(self.D, self.y - self.s, h())
         elements = np.flatnonzero(kinked.any(axis=1))
-        if elements.size == 0 or self._warned:
+        if elements.size == 0:
             return
         sides = [of_side(self._side(elements, kinked[elements], sign), elements) for sign in (1.0, -1.0)]
         (first, size), (second, _) = sides

@@ -60,7 +60,9 @@ class Evaluation:
     def relative(self) -> Array:
         """Larger of the two relative residuals, shape (B,); infinite where it is not finite."""
         dual, primal = _largest(self.r1 / self.scale1), _largest(self.r2 / self.scale2)
-        return np.nan_to_num(np.maximum(dual, primal)[:, 0], nan=np.inf)
+        relative: Array = np.maximum(dual, primal)[:, 0]
+        relative[np.isnan(relative)] = np.inf
+        return relative
 
     def merit(self, scale1: Array, scale2: Array) -> Array:
         """2-norm of the residual measured against given scales, shape (B,)."""
