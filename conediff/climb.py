@@ -75,6 +75,7 @@ class Climb:
     ) -> None:
         self.kkt, self.piles, self.data, self.settings, self.start = kkt, piles, data, settings, start
         self.target = min(settings.tol, _UNEVEN) if uneven else settings.tol
+        self._map = mapper(settings.threads)
         self.result = StackSolution.empty(data.count, kkt.pattern.structure)
         self.pending = np.arange(data.count)
         self.hopeless = np.zeros(data.count, dtype=bool)
@@ -116,8 +117,8 @@ class Climb:
         chunks = [index[i : i + size] for i in range(0, index.size, size)]
         settings = {**rung, **self.settings.scs}
         good = []
-        for chunk in chunks:
-            raw = self._scs(chunk, self._at_scale(chunk, settings))
+        raws = self._map(lambda chunk: self._scs(chunk, self._at_scale(chunk, settings)), chunks)
+        for chunk, raw in zip(chunks, raws, strict=True):
             if raw is not None:
                 self._count(chunk, raw)
             if raw is not None and raw.finite:
@@ -129,7 +130,7 @@ class Climb:
     def _alone(self, settings: dict[str, Any]) -> None:
         """Solve what is pending one by one, from the best point so far, and refine."""
         jobs = [self.pending[i : i + 1] for i in range(self.pending.size)]
-        raws = mapper(self.settings.threads)(lambda one: self._scs(one, settings), jobs)
+        raws = self._map(lambda one: self._scs(one, settings), jobs)
         refinable = []
         for one, raw in zip(jobs, raws, strict=True):
             if raw is None:
