@@ -75,6 +75,7 @@ class Solution:
             solved.y[index],
             solved.s[index],
             settings.method,
+            factor=(solved.take_factors() or [None])[0] if len(parent) == 1 else None,
         )
         return Derivative(stack)
 

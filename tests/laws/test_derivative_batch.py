@@ -416,6 +416,13 @@ def test_the_factor_of_the_last_newton_step_is_taken_over_where_it_fits(threads,
     assert len(made) == before + 1
     for one, other in zip(taken, again, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+    alone = cd.solve(cd.ConeProgram(np.eye(2), np.ones(2), np.array([-3.0, 1.0]), {"l": 2}, P=np.eye(2)))
+    before = len(made)
+    first, second = alone.derivative(), alone.derivative()
+    np.testing.assert_allclose(first.vjp(dx=np.ones(2)).dc, [0, -1], atol=1e-12)
+    assert len(made) == before
+    np.testing.assert_allclose(second.vjp(dx=np.ones(2)).dc, [0, -1], atol=1e-12)
+    assert len(made) == before + 1
     spoilt = solved_in_one_step(threads)
     spoilt._stack.factors[0].operator.derivative.diagonal[0] = 0.5
     before = len(made)
