@@ -65,10 +65,12 @@ class StackSolution:
         def join(values: list[Any]) -> Any:
             if isinstance(values[0], np.ndarray):
                 return np.concatenate(values)
-            return any(values) if isinstance(values[0], bool) else sum(values[1:], values[0])
+            return any(values) if isinstance(values[0], bool) else sum(values)
 
-        names = [f.name for f in fields(cls)]
-        return cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
+        names = [f.name for f in fields(cls) if f.name != "factors"]
+        joined = cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
+        joined.factors = [factor for part in parts for factor in part.factors or [None]]
+        return joined
 
     def take_factors(self) -> list[KKTFactor | None]:
         """Hand the factors over to the first who asks: only one at a time can solve with them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from functools import lru_cache
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -523,6 +524,16 @@ def test_chunks_do_not_matter(name, threads, request):
     pulled, whole = inner.pull(*g), inner.whole.pull(*g)
     for part in ("P", "A", "b", "c"):
         np.testing.assert_allclose(getattr(pulled, part), getattr(whole, part), rtol=1e-7, atol=1e-9)
+
+
+def test_a_chunk_may_have_no_factor_to_hand_over(small_chunks):
+    """Minimise c x - log x; where c is large the solution is found in a frame."""
+    x, c = cp.Variable(), cp.Parameter(pos=True)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(c * x - cp.log(x))), [c], [x])
+    values = np.array([1.0, 2.0, 1e7, 1e8, 3.0, 0.5])
+    solution = layer.solve(values)
+    assert {factor is None for factor in solution.stack.factors} == {True, False}
+    np.testing.assert_allclose(solution.vjp(np.ones(6))[0], -1 / values**2, rtol=1e-6)
 
 
 def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_chunks):
