@@ -91,7 +91,7 @@ def _teams(options: argparse.Namespace) -> dict[str, list[Worker]]:
             for peer in ("conediff-core" if name == "core" else "conediff", *team)
         ]
         for name, team in members.items()
-        if team or name == "current"
+        if team or name == "current" or not options.peers
     }
 
 

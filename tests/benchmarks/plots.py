@@ -1,4 +1,4 @@
-"""Draw what was measured: ``python -m tests.benchmarks.plots results.json --out docs/performance``.
+"""Draw what was measured: ``python -m tests.benchmarks.plots results.json --out docs/_static``.
 
 Time against batch size, one figure for each mode, forward and backward apart; and time against problem size.
 """
@@ -35,10 +35,11 @@ Record = dict[str, Any]
 def main(arguments: list[str] | None = None) -> None:
     """Draw every figure for which the results have data."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.plots", description=__doc__)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+", help="of one run, or of several")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     options = parser.parse_args(arguments)
-    records = [r for r in json.loads(options.results.read_text())["records"] if r["total"]]
+    results = (json.loads(path.read_text())["records"] for path in options.results)
+    records = [record for found in results for record in found if record["total"]]
     options.out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures(records).items():
         figure.savefig(options.out / f"{name}.svg", bbox_inches="tight")
