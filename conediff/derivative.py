@@ -111,9 +111,17 @@ class StackDerivative:
         y, s = self.y[index], self.s[index]
         return self.structure.cone.project_dual(y - s, y).derivative()
 
+    def _factorise_anew(self) -> None:
+        """Factorise K itself, where what served in its place does not do."""
+        self.__dict__["factor"] = self._kkt.factor(self.data, self.D)
+
     @cached_property
     def _smallest(self) -> tuple[Array, Array]:
-        return self.factor.smallest_singular_value()
+        found = self.factor.smallest_singular_value()
+        if self.factor.approximate and not np.all(found[0] >= SUSPICIOUS):
+            self._factorise_anew()
+            found = self.factor.smallest_singular_value()
+        return found
 
     @property
     def singular(self) -> NDArray[np.bool_]:
@@ -227,13 +235,10 @@ class StackDerivative:
     def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
         """Solve with K; say for which programs M has to answer instead."""
         with self._lock:
+            ambiguous = self.singular
             z, error = self.factor.solve(rhs)
-            if self.factor.approximate and not (
-                np.all(error <= _SOLVED) and np.all(self._smallest[0] >= SUSPICIOUS)
-            ):
-                # What served as a factorisation does not do.
-                self.__dict__.pop("_smallest", None)
-                self.__dict__["factor"] = self._kkt.factor(self.data, self.D)
+            if self.factor.approximate and not np.all(error <= _SOLVED):
+                self._factorise_anew()
                 z, error = self.factor.solve(rhs)
             short = ~(error <= _SOLVED)
             if self.method == "direct":
@@ -242,7 +247,6 @@ class StackDerivative:
                         np.flatnonzero(short), float(error[short].max()), "the reduced system is singular"
                     )
                 return z, np.zeros(0, dtype=np.intp)
-            ambiguous = self.singular
             if ambiguous.any() and self._visibility is not None:
                 ambiguous = ambiguous & self._null_vector_seen(adjoint)
             pending = np.flatnonzero(short | ambiguous)
