@@ -101,7 +101,7 @@ class ChunkedDerivative:
         return ConeData(*(np.concatenate([getattr(g, name) for g in found]) for name in ("P", "A", "b", "c")))
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
-        """Apply the adjoint; return what `derivative.outer` makes the cotangents of."""
+        """Apply the adjoint; return what `data_tangents.outer` makes the cotangents of."""
         found = self._ask(lambda chunk, part: chunk.vjp(gx[part], gy[part], gs[part]))
         if found is None:
             return self.whole.vjp(gx, gy, gs)

@@ -26,13 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones import ProductDerivative
+from conediff.data_tangents import outer, products, scaled
 from conediff.diagnostics import KINK, MOVED, Diagnostics, Visibility, peak, rows_at_kinks
 from conediff.embedding import Embedding
 from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
 from conediff.factor import SUSPICIOUS, KKTFactor
 from conediff.kkt import KKT
 from conediff.linsys import LinearSolution
-from conediff.structure import Array, ConeData, Indices, Structure
+from conediff.structure import Array, ConeData, Indices
 
 METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
 # A relative residual up to this counts as solved.
@@ -174,7 +175,7 @@ class StackDerivative:
         -------
         dx, dy, ds : arrays, shape (B, n), (B, m), (B, m)
         """
-        (dPx, dAx, dAty, db, dc), size = _scaled(len(self.x), dPx, dAx, dAty, db, dc)
+        (dPx, dAx, dAty, db, dc), size = scaled(len(self.x), dPx, dAx, dAty, db, dc)
         h1, h2 = -(dPx + dAty + dc), db - dAx
         dx, dv = np.zeros_like(h1), np.zeros_like(h2)
         pending = np.arange(len(dx))
@@ -209,7 +210,7 @@ class StackDerivative:
         r1, r2 : arrays, shape (B, n), (B, m)
             From which g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x'), g_P = -(r1 x' + x r1')/2.
         """
-        (gx, gy, gs), size = _scaled(len(self.x), gx, gy, gs)
+        (gx, gy, gs), size = scaled(len(self.x), gx, gy, gs)
         r1, r2 = np.zeros_like(gx), np.zeros_like(gy)
         pending = np.arange(len(gx))
         if self.method in ("auto", "direct"):
@@ -342,36 +343,6 @@ class StackDerivative:
         self.reports[int(i)] = report
         n = self.structure.n
         return report.value[:n], report.value[n:-1], float(report.value[-1])
-
-
-def outer(structure: Structure, x: Array, y: Array, r1: Array, r2: Array) -> ConeData:
-    """Return the cotangents of the data for what `StackDerivative.vjp` returns."""
-    P, A = structure.P, structure.A
-    half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
-    both = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
-    return ConeData(P=-half / 2, A=-both, b=r2, c=-r1)
-
-
-def products(structure: Structure, tangent: ConeData, x: Array, y: Array) -> tuple[Array, ...]:
-    """Return what `StackDerivative.jvp` takes, for a perturbation of the data on its own sparsity."""
-    dA, dAt = structure.A.products(tangent.A)
-    return structure.P.products(tangent.P)[0](x), dA(x), dAt(y), tangent.b, tangent.c
-
-
-def _scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
-    """Scale a stack of inputs to largest entries of one: the derivative is linear at every scale.
-
-    Where they are not finite, zero is solved for, and a size of NaN makes the answer NaN.
-    """
-    size = np.zeros((count, 1))
-    for array in arrays:
-        size = np.maximum(size, np.abs(array).max(axis=1, keepdims=True, initial=0))
-    lost = ~np.isfinite(size)
-    if lost.any():
-        arrays = tuple(np.where(lost, 0, array) for array in arrays)
-        size[lost] = np.nan
-    divisor = np.where(size > 0, size, 1)
-    return [np.broadcast_to(array / divisor, (count, array.shape[1])) for array in arrays], size
 
 
 def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> None:

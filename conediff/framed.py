@@ -82,7 +82,7 @@ class FramedDerivative:
             return self.frame.data_back(self._inner.pull(gx, gy, gs))
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
-        """Apply the adjoint; return what `derivative.outer` makes the cotangents of."""
+        """Apply the adjoint; return what `data_tangents.outer` makes the cotangents of."""
         gx, gy, gs = gx * self.frame.columns, self.frame.rows(gy), self.frame.dual(gs)
         with one_blas_thread():
             r1, r2 = self._inner.vjp(gx, gy, gs)

@@ -10,7 +10,8 @@ import numpy as np
 
 from conediff.batch import Engine
 from conediff.chunked import ChunkedDerivative
-from conediff.derivative import Degenerate, outer, products
+from conediff.data_tangents import outer, products
+from conediff.derivative import Degenerate
 from conediff.diagnostics import Visibility
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.executors import cut, rows, run
