@@ -70,7 +70,7 @@ class Engine:
     def chunks(self, count: int) -> list[slice]:
         """Cut a stack into chunks, for threads: by its size alone, so that results do not depend on them."""
         size = count * self.kkt.pattern.nnz
-        parts = 1 if size < _CUT else min(count, max(2, 1 << math.ceil(math.log2(size / _CHUNK))))
+        parts = 1 if size < _CUT else min(count, max(2, 1 << math.ceil(math.log2(max(1, size / _CHUNK)))))
         return [slice(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
     def _solve(

@@ -103,7 +103,7 @@ class KKTFactor:
         if self._exact:
             return self._back_substituted(rhs)
         if self._low_rank is not None:
-            z = self._low_rank.solve(rhs)
+            z = self._low_rank.corrected(self._back_substituted(rhs))
             if np.isfinite(z).all():
                 return z
             self._low_rank = None

@@ -37,7 +37,6 @@ class LowRank:
     """
 
     def __init__(self, operator: KKTOperator, back: Callable[[Array], Array]) -> None:
-        self._back = back
         U, C = _factors(operator)
         self._U, self._C = U, C
         self._W = np.stack([back(U[..., j]) for j in range(U.shape[-1])], axis=-1)
@@ -54,14 +53,13 @@ class LowRank:
             return None
         return cls(operator, back)
 
-    def solve(self, rhs: Array) -> Array:
-        """Solve K z = rhs, shapes (B, n + m); NaN where K is singular."""
-        z = self._back(rhs)
+    def corrected(self, z: Array) -> Array:
+        """Return K⁻¹ rhs for z = K₀⁻¹ rhs, shapes (B, n + m); NaN where K is singular."""
         inner = self._C @ (self._U.transpose(0, 2, 1) @ z[..., None])
         try:
             small = np.linalg.solve(self._G, inner)
         except np.linalg.LinAlgError:
-            return np.full(rhs.shape, np.nan)
+            return np.full(z.shape, np.nan)
         solution: Array = z - (self._W @ small)[..., 0]
         return solution
 

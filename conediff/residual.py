@@ -101,6 +101,16 @@ class Residual:
             scale2=_scale(_largest(Ax), np.abs(self.data.b), self._least),
         )
 
+    def by_rows(self, x: Array, y: Array, s: Array) -> Array:
+        """Largest residual of a row relative to the sum of that row's own terms, shape (B,)."""
+        structure, data = self.structure, self.data
+        A, At = structure.A.products(np.abs(data.A))
+        P = structure.P.products(np.abs(data.P))[0]
+        dual = np.abs(self.P(x) + self.At(y) + data.c), P(np.abs(x)) + At(np.abs(y)) + np.abs(data.c)
+        primal = np.abs(self.A(x) + s - data.b), A(np.abs(x)) + np.abs(s) + np.abs(data.b)
+        parts = [_largest(residual / np.where(terms > 0, terms, 1)) for residual, terms in (dual, primal)]
+        return np.asarray(np.maximum(*parts)[:, 0])
+
 
 def _largest(stack: Array) -> Array:
     """Largest absolute entry of every vector, shape (B, 1)."""

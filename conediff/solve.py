@@ -174,7 +174,7 @@ def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeDa
         if value is None:
             rows[name] = own
             continue
-        rows[name] = np.asarray(value, dtype=np.float64)
+        rows[name] = np.array(value, dtype=np.float64)  # a copy: derivatives come later
         if rows[name].ndim != 2 or rows[name].shape[1] != own.shape[1]:
             raise ValueError(f"{name} must have shape (B, {own.shape[1]}), but has {rows[name].shape}")
         bad = np.argwhere(~np.isfinite(rows[name]))

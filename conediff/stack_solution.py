@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from conediff.factor import KKTFactor
 from conediff.structure import Array, Structure
+
+_taking = threading.Lock()
 
 
 @dataclass
@@ -74,7 +77,8 @@ class StackSolution:
 
     def take_factors(self) -> list[KKTFactor | None]:
         """Hand the factors over to the first who asks: only one at a time can solve with them."""
-        factors, self.factors = self.factors, []
+        with _taking:
+            factors, self.factors = self.factors, []
         return factors
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from copy import copy
 from functools import lru_cache
 
 import cvxpy as cp
@@ -372,6 +373,17 @@ def test_a_certificate_of_unboundedness():
     assert np.abs(ENDLESS.A @ s.x + s.s).max() < 1e-5 and s.s.min() > -1e-9
 
 
+def test_an_empty_row_that_cannot_hold_is_not_lost_among_large_ones():
+    """0 <= -0.57 beside rows of 1e6: relative to those it is small."""
+    A = np.zeros((8, 4))
+    A[0, 1], A[2, 2], A[5, 0], A[6, 2], A[7, 3] = 261.5, 8278.2, -0.00857, 0.784, -0.09996
+    A[3, 1:3], A[4, :3] = (-0.000363, 0.000726), (-62.15, 62.15, 31.08)
+    b = np.array([0.786, -0.573, -0.59, 0.713, -0.0912, 2.473, 1.25, -0.0722])
+    program = cd.ConeProgram(A, b, np.array([0.688, 2.123, -0.295, 2.015]), {"z": 1, "l": 7})
+    status = cd.solve_batch([program] * 3, on_failure="nan").status
+    assert set(status) <= {"infeasible", "failed"}
+
+
 def test_case_i_never_comes_back_as_solved():
     A, b, c = np.array([[1.0], [-1.0]]), [-1.0, -1.0], [1.0]
     for settings in ({}, {"tol": 1e-5}, {"refine": False, "tol": 1e-6}, {"max_iters": 10_000}, {"eps": 1e-3}):
@@ -475,6 +487,51 @@ def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
     np.testing.assert_allclose(found.diagnostics.condition, plain.diagnostics.condition, rtol=1e-2)
 
 
+def test_drift_is_seen_also_where_another_factor_stands():
+    engine, _, _, y, s = stack_of("mixed", 3)
+    kkt, cone = KKT(engine.structure), engine.structure.cone
+    data = stack_of("mixed", 3)[1]
+    one, v = np.array([1]), y - s
+    known = kkt.factor(data, cone.project_dual(v).derivative())
+    assert (known.drift(cone.project_dual(v).derivative()) < 1e-12).all()
+    elsewhere = np.random.default_rng(27).standard_normal((1, v.shape[1]))
+    known.patch(one, kkt.factor(data.take(one), cone.project_dual(elsewhere).derivative()))
+    drift = known.drift(cone.project_dual(v).derivative())
+    assert drift[1] > 1e-3 and drift[[0, 2]].max() < 1e-12
+    v[1] = elsewhere
+    assert (known.drift(cone.project_dual(v).derivative()) < 1e-12).all()
+
+
+def test_a_factor_that_does_not_bring_refinement_home_is_not_trusted():
+    engine, data, x, y, s = stack_of("mixed", 3)
+    kkt, structure = KKT(engine.structure), engine.structure
+    D = structure.cone.project_dual(y - s).derivative()
+    known = kkt.factor(data, D)
+    known._ldl = kkt.factor(ConeData(9 * data.P, -4 * data.A, data.b, data.c), D)._ldl
+    g = cotangents(structure, 3)
+    found = StackDerivative(kkt, data, x, y, s, factor=known).vjp(*g)
+    assert distance(found, StackDerivative(kkt, data, x, y, s).vjp(*g)) < 1e-9
+
+
+def test_programs_that_take_different_steps_hand_their_factors_over(monkeypatch):
+    rng = np.random.default_rng(28)
+    programs = []
+    for _ in range(40):
+        root = rng.standard_normal((10, 10))
+        programs.append(
+            cd.ConeProgram(-np.eye(10), np.zeros(10), rng.standard_normal(10), {"l": 10}, root @ root.T)
+        )
+    first = cd.solve_batch(programs)
+    batch = cd.solve_batch([p for p, k in zip(programs, first.info["iterations"], strict=True) if k == 25])
+    assert {1, 2} <= set(batch.info["refinements"]) and (batch.info["iterations"] == 25).all()
+    made, factor = [], KKT.factor
+    monkeypatch.setattr(KKT, "factor", lambda *args: made.append(1) or factor(*args))
+    gx = np.ones((len(batch), 10))
+    pulled = batch.derivative().vjp(dx=gx)
+    assert not made
+    assert distance(pulled, batch.derivative().vjp(dx=gx)) < 1e-9 and made
+
+
 def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
     """A redundant constraint, and a factor of which it was not."""
     program = cd.ConeProgram(np.ones((2, 1)), np.ones(2), np.zeros(1), {"z": 2}, np.eye(1))
@@ -484,12 +541,13 @@ def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
     known._ldl = kkt.factor(
         ConeData(data.P, data.A * [[1, 1.01]], data.b, data.c), structure.cone.project_dual(y).derivative()
     )._ldl
-    g = np.ones((1, 1)), np.array([[1.0, 0.0]]), np.zeros((1, 2))
-    answers = []
-    for factor in (known, None):
-        with pytest.warns(cd.DegeneracyWarning):
-            answers.append(StackDerivative(kkt, data, x, y, s, factor=factor).vjp(*g))
-    assert distance(*answers) < 1e-9
+    # Outside the range of K, and within, where its solution is not unique.
+    for gy in ([1.0, 0.0], [1.0, 1.0]):
+        g, answers = (np.ones((1, 1)), np.array([gy]), np.zeros((1, 2))), []
+        for factor in (copy(known), None):
+            with pytest.warns(cd.DegeneracyWarning):
+                answers.append(StackDerivative(kkt, data, x, y, s, factor=factor).vjp(*g))
+        assert distance(*answers) < 1e-9
 
 
 @pytest.fixture

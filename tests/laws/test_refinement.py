@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from conediff.batch import Engine
 from conediff.kkt import KKT
 from conediff.program import ConeProgram
-from conediff.refine import refine
+from conediff.refine import leap, refine
 from conediff.residual import Residual
 from conediff.scaling import Scaling
 from conediff.settings import Settings
@@ -126,6 +126,30 @@ class TestRefinement:
         together = refine(KKT(program.structure), data, x, *apart(program.structure, v), tol=1e-10)
         assert np.isinf(together.residual[1])
         assert np.allclose(together.x[[0, 2]], alone.x, rtol=1e-12)
+
+    def test_full_steps_find_the_active_set_though_the_residual_rises(self, rng):
+        program = quadratic_program(rng)
+        data = stack(program, 40, rng)
+        x, v = rng.standard_normal((40, program.n)), rng.standard_normal((40, program.m))
+        start = x, *apart(program.structure, v)
+        found = leap(KKT(program.structure), data, *start, tol=1e-10)
+        after = Residual(program.structure, data)(found.x, found.y - found.s)
+        before = Residual(program.structure, data)(x, v)
+        assert (found.residual <= before.relative).all()
+        assert np.allclose(after.relative, found.residual, rtol=1e-3, atol=1e-14)
+        one = [leap(KKT(program.structure), data, *start, tol=1e-10, max_steps=k).residual for k in (1, 2, 3)]
+        assert (one[0] >= one[1]).all() and (one[1] >= one[2]).all()
+
+    def test_full_steps_that_lead_nowhere_end_soon(self):
+        """x >= 1 and x <= -1: the best point is kept, after three steps that did not help."""
+        program = ConeProgram(
+            np.array([[1.0], [-1.0]]), np.array([-1.0, -1.0]), np.zeros(1), {"l": 2}, np.eye(1)
+        )
+        x, y, s = np.zeros((1, 1)), np.full((1, 2), 0.5), np.full((1, 2), 0.1)
+        start = Residual(program.structure, program.data)(x, y - s)
+        found = leap(KKT(program.structure), program.data, x, y, s, tol=1e-10)
+        assert found.steps[0] <= 5
+        assert found.residual[0] <= start.relative[0]
 
     def test_chunks_give_what_the_whole_gives(self, rng, monkeypatch):
         program = quadratic_program(rng)

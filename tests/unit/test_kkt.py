@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -241,6 +243,20 @@ def test_gmres_takes_over_where_low_rank_falls_short():
     np.testing.assert_allclose(
         singular.smallest_singular_value()[0], good.smallest_singular_value()[0], rtol=1e-2
     )
+
+
+def test_a_factor_that_is_dropped_gives_its_solvers_back_at_once():
+    s, data, derivative = large_stack()
+    kkt = KKT(s)
+    gc.disable()
+    try:
+        factor = kkt.factor(data, derivative)
+        factor.solve(np.ones((2, s.n + s.m)))
+        assert factor._low_rank is not None and not any(kkt.solvers._free.values())
+        del factor
+        assert any(kkt.solvers._free.values())
+    finally:
+        gc.enable()
 
 
 def large_stack():
