@@ -11,6 +11,7 @@ import numpy as np
 from conediff.climb import Climb
 from conediff.frames import Frame, Frames
 from conediff.kkt import KKT
+from conediff.residual import Residual
 from conediff.scaling import Scaling
 from conediff.settings import Settings
 from conediff.solver import Piles
@@ -21,6 +22,9 @@ from conediff.threads import mapper, one_blas_thread
 # Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache,
 # and are work enough for a thread. In smaller ones threads wait for each other.
 _CUT, _CHUNK = 1 << 17, 3 << 16
+# An inaccurate solution is not used if a row is violated by more than this part of its own terms: others may
+# be so large that this row, or the whole infeasibility of a program, does not count beside them.
+_OF_ROW = 1e-2
 
 
 class Engine:
@@ -74,6 +78,17 @@ class Engine:
         return [slice(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
     def _solve(
+        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+    ) -> StackSolution:
+        result = self._in_good_frames(data, settings, start)
+        near = np.flatnonzero(result.status == "inaccurate")
+        if near.size:
+            R = Residual(self.structure, data.repeated(result.count).take(near))
+            broken = ~(R.by_rows(result.x[near], result.y[near], result.s[near]) <= _OF_ROW)
+            result.status[near[broken]] = "failed"
+        return result
+
+    def _in_good_frames(
         self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
     ) -> StackSolution:
         frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)

@@ -46,9 +46,6 @@ _LADDER: tuple[dict[str, Any], ...] = (
 _UNEVEN = 1e-13
 # A relative residual up to this is called inaccurate, and used with a warning; above it the solve failed.
 _USABLE = 1e-5
-# Neither is it used if a row is violated by more than this part of its own terms: others may be so large that
-# this row, or the whole infeasibility of a program, does not count beside them.
-_OF_ROW = 1e-2
 
 
 class Climb:
@@ -227,13 +224,8 @@ class Climb:
 
     def _settle(self) -> None:
         """Name what is left: nearly solved, or failed."""
-        r, left = self.result, self.pending
-        near = left[r.residual[left] <= _USABLE]
-        r.status[left] = "failed"
-        if near.size:
-            R = Residual(self.kkt.pattern.structure, self.data.take(near))
-            sound = R.by_rows(r.x[near], r.y[near], r.s[near]) <= _OF_ROW
-            r.status[near[sound]] = "inaccurate"
+        r = self.result
+        r.status[self.pending] = np.where(r.residual[self.pending] <= _USABLE, "inaccurate", "failed")
 
 
 def _first_scale(data: ConeData) -> float:
