@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.kkt import KKT
-from conediff.refine import Refined, leap, refine
+from conediff.refine import Method, Refined, leap, refine
 from conediff.residual import Residual
 from conediff.settings import Settings
 from conediff.solver import Piles, RawSolution
@@ -143,7 +143,9 @@ class Climb:
         self.pending = self.pending[~np.isin(self.result.status[self.pending], ("infeasible", "unbounded"))]
         self._refine_raw(refinable)
 
-    def _refine_raw(self, solved: list[tuple[NDArray[np.intp], RawSolution]], method: Any = refine) -> None:
+    def _refine_raw(
+        self, solved: list[tuple[NDArray[np.intp], RawSolution]], method: Method = refine
+    ) -> None:
         """Refine what SCS found, or accept it where there is to be no refinement."""
         if not solved:
             return
@@ -185,7 +187,7 @@ class Climb:
         x: Array,
         y: Array,
         s: Array,
-        method: Any = refine,
+        method: Method = refine,
     ) -> None:
         """Refine these programs, keep what is better than before, and drop the solved from the pending."""
         began = time.perf_counter()

@@ -1,7 +1,8 @@
 r"""Solve with the factorised K: iterative refinement, and whether K is singular.
 
-What is factorised need not be K itself, as long as it is close: K + ε diag(I, -I), K with the mean eigenvalue
-of D in the place of a large cone's block, K of a point nearby. Refinement, or GMRES, works against K.
+What is factorised need not be K itself, as long as it is close: K + ε diag(I, -I), K with one eigenvalue of D
+in the place of a large cone's block, K of a point nearby. Refinement, a correction of low rank, or GMRES
+works against K.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@ r"""The reduced symmetric system K (see `reduced`), scaled, regularised and fact
 
 K is quasi-definite up to the null spaces of P and I - D, so K + ε diag(I, -I) has an LDL' factorisation for
 every ordering (Vanderbei 1995); iterative refinement against K itself takes ε out again. With large
-cones the factorised matrix only stands for K, and preconditions GMRES on it.
+cones the factorised matrix only stands for K (see `factor`).
 """
 
 from __future__ import annotations

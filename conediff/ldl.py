@@ -104,9 +104,8 @@ class StackLDL:
         solution = np.empty(rhs.shape)
         for part, solver in self._parts:
             rows = rhs[part]
-            solution[part] = solver.solve(padded(rows, solver.count).ravel()).reshape(solver.count, -1)[
-                : len(rows)
-            ]
+            answer = solver.solve(padded(rows, solver.count).ravel())
+            solution[part] = answer.reshape(solver.count, -1)[: len(rows)]
         return solution
 
     def mend(self, shift: Array) -> bool:

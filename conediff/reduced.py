@@ -7,7 +7,7 @@ symmetric matrix,
 
 whose sparsity depends on the structure alone (Healey, Nobel, Boyd 2025). Where Π of a cone has a dense
 derivative, S A fills a block of K. In large cones that would blow K up: there the matrix that is formed has
-the mean eigenvalue of D in place of D, and K itself is known as an operator only.
+one eigenvalue of D in place of D, and K itself is known as an operator only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from conediff.cones.second_order import SecondOrderDerivative
 from conediff.structure import Array, ConeData, Indices, Structure
 
 # Cones of more rows than this are not filled into K. For a second-order cone what is formed in its place
-# differs from K by rank two, so that it pays early; for the others GMRES may take hundreds of steps.
+# differs from K by a low rank, so that it pays early; for the others GMRES may take hundreds of steps.
 LARGE = 500
 LARGE_SECOND_ORDER = 100
 # Cones of this size are multiplied with A as dense blocks, smaller ones entry by entry.

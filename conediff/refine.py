@@ -15,6 +15,7 @@ Hintermüller, Ito, Kunisch (2002), The primal-dual active set strategy as a sem
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ from conediff.factor import KKTFactor
 from conediff.kkt import KKT, REGULARISATION
 from conediff.residual import Evaluation, Residual
 from conediff.structure import Array, ConeData
+
+# `refine` and `leap`: of a KKT, data, x, y, s and a tolerance.
+Method = Callable[[KKT, ConeData, Array, Array, Array, float], "Refined"]
 
 # Lengths at which a step is tried, one after the other.
 _STEP_LENGTHS = (1.0, 0.5, 0.2, 0.05)
@@ -82,18 +86,9 @@ def leap(kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, tol: float, max
     """Take full Newton steps, and return the best point on the way.
 
     Stops for a program whose relative KKT residual is at most ``tol``, or fell too little too often.
-
-    Parameters
-    ----------
-    kkt : KKT
-    data : ConeData
-    x, y, s : arrays, shape (B, n), (B, m), (B, m)
-        Where to begin.
-    tol : float
-    max_steps : int
+    Parameters are those of `refine`.
     """
-    structure = kkt.pattern.structure
-    R = Residual(structure, data)
+    R = Residual(kkt.pattern.structure, data)
     here = R(x, y - s, y)
     refined = Refined.at(here)
     active, spare = np.arange(len(x)), np.full(len(x), _SPARE)
@@ -103,8 +98,7 @@ def leap(kkt: KKT, data: ConeData, x: Array, y: Array, s: Array, tol: float, max
             break
         if not going.all():
             active, spare = active[going], spare[going]
-            R = Residual(structure, data.take(active))
-            here = R(here.x[going], here.v[going], here.y[going])
+            R, here = _only(R, here, going)
         factor = kkt.factor(R.data, here.projection.derivative())
         dx, dv = _direction(R, here, factor)
         here = R(here.x + dx, here.v + dv, here.y)
@@ -138,8 +132,7 @@ def refine(
     tol : float
     max_steps : int
     """
-    structure = kkt.pattern.structure
-    R = Residual(structure, data)
+    R = Residual(kkt.pattern.structure, data)
     here = R(x, y - s, y)
     refined = Refined.at(here)
     active = np.arange(len(x))
@@ -150,8 +143,7 @@ def refine(
             break
         if not going.all():
             active, strength = active[going], strength[going]
-            R = Residual(structure, data.take(active))
-            here = R(here.x[going], here.v[going], here.y[going])
+            R, here = _only(R, here, going)
         factor = kkt.factor(R.data, here.projection.derivative(), strength)
         here, moved = _step(R, here, factor, strength)
         refined.move(active, here, moved)
@@ -161,6 +153,12 @@ def refine(
         # A step that was refused is tried again, more cautiously; one that was taken makes bold again.
         strength = np.maximum(strength * np.where(moved, 1 / _MORE, _MORE), REGULARISATION)
     return refined
+
+
+def _only(R: Residual, here: Evaluation, going: NDArray[np.bool_]) -> tuple[Residual, Evaluation]:
+    """Leave the others behind."""
+    R = Residual(R.structure, R.data.take(np.flatnonzero(going)))
+    return R, R(here.x[going], here.v[going], here.y[going])
 
 
 def _step(
