@@ -192,6 +192,7 @@ def test_an_interrupt_stops_promptly_and_leaves_the_executor_in_order():
             return cd.solve_batch(program, b=b[:count], executor=executor).x
 
         if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
             with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
                 before = batch(executor, 20)
                 for _ in range(2):

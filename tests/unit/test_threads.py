@@ -51,6 +51,7 @@ def test_interrupt_stops_promptly_and_leaves_a_clean_state():
     code = """
         import os, signal, threading, time
         import cvxpy as cp, numpy as np, conediff as cd
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
         x, c = cp.Variable(50), cp.Parameter(50)
         objective = cp.sum_squares(x - c) + cp.sum(cp.exp(x)) + cp.norm(x)
         layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(objective), [cp.sum(x) == 1]), [c], [x])
