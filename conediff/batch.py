@@ -92,7 +92,30 @@ class Engine:
         self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
     ) -> StackSolution:
         frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)
-        result = self._solve_in(frame, data, settings, start)
+        if start is not None and settings.refine and not frame.trivial:
+            return self._in_frame_of_start(frame, data, settings, start)
+        return self._in_better_frame(frame, data, settings, start)
+
+    def _in_frame_of_start(
+        self, frame: Frame, data: ConeData, settings: Settings, start: tuple[Array, Array, Array]
+    ) -> StackSolution:
+        """Refine from the start, in its frame; where that fails, the frame is wrong too: begin afresh."""
+        result = self._in_better_frame(frame, data, settings, start, only_start=True)
+        left = np.flatnonzero(result.status != "solved")
+        if left.size:
+            data = data.repeated(result.count).take(left)
+            result.replace(left, self._in_better_frame(self.frames.levelling(data), data, settings, None))
+        return result
+
+    def _in_better_frame(
+        self,
+        frame: Frame,
+        data: ConeData,
+        settings: Settings,
+        start: tuple[Array, Array, Array] | None,
+        only_start: bool = False,
+    ) -> StackSolution:
+        result = self._solve_in(frame, data, settings, start, only_start)
         if not settings.refine:
             return result
         # What y and s turn out to be asks for another frame, now and then: begin again from there.
@@ -105,11 +128,16 @@ class Engine:
             x, y = result.x[index], result.y[index]
             s = data.b - self.structure.A.products(data.A)[0](x)
             again = self._solve_in(better.take(index), data, settings, (x, y, s))
-            result.replace(index, again)
+            result.improve(index, again)
         return result
 
     def _solve_in(
-        self, frame: Frame, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
+        self,
+        frame: Frame,
+        data: ConeData,
+        settings: Settings,
+        start: tuple[Array, Array, Array] | None,
+        only_start: bool = False,
     ) -> StackSolution:
         """Solve in this frame, and at an ordinary scale."""
         data = frame.data(data)
@@ -118,7 +146,7 @@ class Engine:
             x, y, s = start
             start = scaling.forward(x / frame.columns, frame.dual(y), frame.rows(s))
         scaled = scaling.scaled(data)
-        result = Climb(self.kkt, self.piles, scaled, settings, start, uneven=not frame.trivial).run()
+        result = Climb(self.kkt, self.piles, scaled, settings, start, not frame.trivial).run(only_start)
         if not (frame.trivial and scaling.trivial):
             result.factors = []  # of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"

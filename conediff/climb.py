@@ -80,8 +80,8 @@ class Climb:
         self.pending = np.arange(data.count)
         self.hopeless = np.zeros(data.count, dtype=bool)
 
-    def run(self) -> StackSolution:
-        """Climb, and return what was found."""
+    def run(self, only_start: bool = False) -> StackSolution:
+        """Climb, or do with ``only_start`` only the first step, from the start; return what was found."""
         if self.data.count == 0:
             return self.result
         if not self.settings.refine:
@@ -90,6 +90,12 @@ class Climb:
             return self.result
         if self.start is not None:
             self._from_start(self.start)
+        if not only_start:
+            self._through_rungs()
+        self._settle()
+        return self.result
+
+    def _through_rungs(self) -> None:
         for rung in _PILES:
             if self.pending.size:
                 self._in_piles(rung)
@@ -97,8 +103,6 @@ class Climb:
             if self.pending.size:
                 first = rung is _LADDER[0]
                 self._alone({**rung, **self.settings.scs} if first else {**self.settings.scs, **rung})
-        self._settle()
-        return self.result
 
     def _from_start(self, start: tuple[Array, Array, Array]) -> None:
         """Refine from the warm start; where that converges SCS is not called at all."""

@@ -89,10 +89,16 @@ class StackSolution:
         """Number of programs."""
         return len(self.x)
 
-    def replace(self, index: NDArray[np.intp], again: StackSolution) -> None:
+    def improve(self, index: NDArray[np.intp], again: StackSolution) -> None:
         """Take what a second solve of these programs found; without it the first is inaccurate."""
         good = again.usable
         self.status[index[~good]] = "inaccurate"
+        self.replace(index, again, good)
+
+    def replace(
+        self, index: NDArray[np.intp], again: StackSolution, good: NDArray[np.bool_] | slice = slice(None)
+    ) -> None:
+        """Take how another solve of these programs ended, or of the ``good`` ones; its work counts."""
         self.factors = []
         for name in ("x", "y", "s", "status", "residual"):
             getattr(self, name)[index[good]] = getattr(again, name)[good]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "conediff-bench"
 PINNED = {"moreau": ["cvxpylayers>=1.2", "moreau"], "qpth": ["qpth"]}  # peers of the prepared environment
 
@@ -24,15 +26,8 @@ def installed(peer: str) -> bool:
 
 
 def search_path() -> dict[str, str]:
-    """Return the variable by which any interpreter finds this conediff and its adapter."""
-    places = []
-    for name in ("conediff", "conediff_torch"):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise SystemExit(f"{name} is not found; install conediff, or run with PYTHONPATH=.:adapters")
-        places.append(str(Path(spec.origin).parents[1]))
-    # site-packages themselves must not leak into the other environment
-    return {"PYTHONPATH": ":".join(place for place in places if not place.endswith("-packages"))}
+    """Return the variable by which any interpreter finds this checkout's conediff and its adapter."""
+    return {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))}
 
 
 def prepared(cache: Path) -> tuple[str, list[str]]:
@@ -46,6 +41,8 @@ def prepared(cache: Path) -> tuple[str, list[str]]:
         torch = importlib.metadata.version("torch").partition("+")[0]
         _pip(python, f"torch=={torch}", "cvxpy==1.9.0", "scs", "qdldl", "clarabel")
         peers = [peer for peer, packages in PINNED.items() if _added(python, peer, packages)]
+        if len(peers) < len(PINNED):  # try again next time
+            return str(python), peers
         marker.write_text(" ".join(peers))
     return str(python), marker.read_text().split()
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 
 import numpy as np
@@ -27,8 +27,12 @@ def main(name: str, batch: int, seconds: float = 10.0) -> None:
         solution.vjp(*cotangents)
         times.append((middle - start, time.perf_counter() - middle))
     forward, backward = 1e3 * np.median(times, axis=0)
-    print(f"{name}, B = {batch}: {forward:.2f} forward, {backward:.2f} backward")
+    print(f"{name}, B = {batch}: {forward:.2f} ms forward, {backward:.2f} ms backward")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("problem", choices=list(ALL), metavar="problem", help=", ".join(ALL))
+    parser.add_argument("batch", type=int)
+    options = parser.parse_args()
+    main(options.problem, options.batch)

@@ -167,6 +167,20 @@ def test_warm_start_skips_scs(given):
     np.testing.assert_allclose(warm.values[0], cold.values[0], rtol=1e-8)
 
 
+def test_a_poor_warm_start_costs_hardly_more_of_scs_than_none():
+    """Its y and s differ by so much that a frame is made for it, which the solution must not be seen in."""
+    x, q, bound = cp.Variable(6), cp.Parameter(6), cp.Parameter()
+    objective = cp.Minimize(-q @ x - cp.sum(cp.entr(x)))
+    layer = cd.CvxpyLayer(cp.Problem(objective, [cp.sum(x) == 1, x[0] <= bound]), [q, bound], [x])
+    rng = np.random.default_rng(7)
+    given, bounds = rng.standard_normal((40, 6)), rng.uniform(0.05, 0.3, 40)
+    cold = layer.solve(given, bounds)
+    poor = layer.solve(10 * given[::-1], bounds)
+    warm = layer.solve(given, bounds, solver_args={"warm_start": poor})
+    assert warm.info["iterations"].sum() < 1.5 * cold.info["iterations"].sum()
+    np.testing.assert_allclose(warm.values[0], cold.values[0], rtol=1e-9, atol=1e-12)
+
+
 def test_info_describes_the_last_call():
     layer = ridge()
     layer(*values(3))
