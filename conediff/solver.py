@@ -144,7 +144,9 @@ class Pile:
         """Call SCS; where only b and c have moved since an earlier call, with its scaling and factor."""
         b, c = self._vectors(data)
         shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < _SMALL
-        # The memory of the acceleration outlives a call, and would make the next one depend on it.
+        # What outlives a call would make the next one depend on it: the memory of the acceleration, and where
+        # SCS's projection onto a box cone begins.
+        shared &= self.cone.bl is None
         if not shared or arguments.get("acceleration_lookback") != 0:
             result: dict[str, Any] = self._workspace(data, b, c, arguments).solve(bool(start), **start)
             return result

@@ -120,6 +120,16 @@ def test_a_workspace_that_is_kept_gives_what_a_new_one_gives(name, monkeypatch):
     assert len(made) == 10, "the acceleration remembers"
 
 
+def test_a_box_cone_does_not_see_the_call_before():
+    """Where SCS's projection onto it begins outlives a call, so that no workspace is kept."""
+    program = draw(np.random.default_rng(20), CONES["everything"], True, sparse=False).program
+    short = {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 25, "scale": 4.0, "acceleration_lookback": 0}
+    pile = Pile(program.structure, 1)
+    first, again = (pile.solve(program.data, short) for _ in range(2))
+    for part in ("x", "y", "s"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(first, part))
+
+
 def test_settings():
     assert checked_settings({"eps": 1e-3}) == {"eps_abs": 1e-3, "eps_rel": 1e-3}
     assert checked_settings({"eps": 1e-3, "eps_rel": 1e-5}) == {"eps_abs": 1e-3, "eps_rel": 1e-5}
