@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conediff.climb import Climb
+from conediff.climb import Climb, Start
 from conediff.frames import Frame, Frames
 from conediff.kkt import KKT
 from conediff.residual import Residual
@@ -16,7 +16,7 @@ from conediff.scaling import Scaling
 from conediff.settings import Settings
 from conediff.solver import Piles
 from conediff.stack_solution import StackSolution
-from conediff.structure import Array, ConeData, Structure
+from conediff.structure import ConeData, Structure
 from conediff.threads import mapper, one_blas_thread
 
 # Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache,
@@ -47,9 +47,7 @@ class Engine:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def solve(
-        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None = None
-    ) -> StackSolution:
+    def solve(self, data: ConeData, settings: Settings, start: Start | None = None) -> StackSolution:
         """Solve every program of a stack.
 
         Parameters
@@ -77,9 +75,7 @@ class Engine:
         parts = 1 if size < _CUT else min(count, max(2, 1 << math.ceil(math.log2(max(1, size / _CHUNK)))))
         return [slice(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
-    def _solve(
-        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
-    ) -> StackSolution:
+    def _solve(self, data: ConeData, settings: Settings, start: Start | None) -> StackSolution:
         result = self._in_good_frames(data, settings, start)
         near = np.flatnonzero(result.status == "inaccurate")
         if near.size:
@@ -88,16 +84,14 @@ class Engine:
             result.status[near[broken]] = "failed"
         return result
 
-    def _in_good_frames(
-        self, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
-    ) -> StackSolution:
+    def _in_good_frames(self, data: ConeData, settings: Settings, start: Start | None) -> StackSolution:
         frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)
         if start is not None and settings.refine and not frame.trivial:
             return self._in_frame_of_start(frame, data, settings, start)
         return self._in_better_frame(frame, data, settings, start)
 
     def _in_frame_of_start(
-        self, frame: Frame, data: ConeData, settings: Settings, start: tuple[Array, Array, Array]
+        self, frame: Frame, data: ConeData, settings: Settings, start: Start
     ) -> StackSolution:
         """Refine from the start, in its frame; where that fails, the frame is wrong too: begin afresh."""
         result = self._in_better_frame(frame, data, settings, start, only_start=True)
@@ -108,12 +102,7 @@ class Engine:
         return result
 
     def _in_better_frame(
-        self,
-        frame: Frame,
-        data: ConeData,
-        settings: Settings,
-        start: tuple[Array, Array, Array] | None,
-        only_start: bool = False,
+        self, frame: Frame, data: ConeData, settings: Settings, start: Start | None, only_start: bool = False
     ) -> StackSolution:
         result = self._solve_in(frame, data, settings, start, only_start)
         if not settings.refine:
@@ -132,12 +121,7 @@ class Engine:
         return result
 
     def _solve_in(
-        self,
-        frame: Frame,
-        data: ConeData,
-        settings: Settings,
-        start: tuple[Array, Array, Array] | None,
-        only_start: bool = False,
+        self, frame: Frame, data: ConeData, settings: Settings, start: Start | None, only_start: bool = False
     ) -> StackSolution:
         """Solve in this frame, and at an ordinary scale."""
         data = frame.data(data)

@@ -22,6 +22,9 @@ from conediff.stack_solution import StackSolution
 from conediff.structure import Array, ConeData
 from conediff.threads import mapper
 
+# Where to begin: x, y and s, shapes (B, n), (B, m), (B, m).
+Start = tuple[Array, Array, Array]
+
 # SCS's runs on piles, loose ones: its first digits are cheap, and most programs need only the first run.
 _PILES: tuple[dict[str, Any], ...] = (
     {"eps_abs": 1e-2, "eps_rel": 1e-2, "max_iters": 25, "acceleration_lookback": 0},
@@ -70,7 +73,7 @@ class Climb:
         piles: Piles,
         data: ConeData,
         settings: Settings,
-        start: tuple[Array, Array, Array] | None,
+        start: Start | None,
         uneven: bool = False,
     ) -> None:
         self.kkt, self.piles, self.data, self.settings, self.start = kkt, piles, data, settings, start
@@ -104,7 +107,7 @@ class Climb:
                 first = rung is _LADDER[0]
                 self._alone({**rung, **self.settings.scs} if first else {**self.settings.scs, **rung})
 
-    def _from_start(self, start: tuple[Array, Array, Array]) -> None:
+    def _from_start(self, start: Start) -> None:
         """Refine from the warm start; where that converges SCS is not called at all."""
         x, y, s = start
         finite = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) & np.isfinite(s).all(axis=1)

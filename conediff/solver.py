@@ -146,8 +146,8 @@ class Pile:
         shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < _SMALL
         # What outlives a call would make the next one depend on it: the memory of the acceleration, and where
         # SCS's projection onto a box cone begins.
-        shared &= self.cone.bl is None
-        if not shared or arguments.get("acceleration_lookback") != 0:
+        remembers = arguments.get("acceleration_lookback") != 0 or self.cone.bl is not None
+        if remembers or not shared:
             result: dict[str, Any] = self._workspace(data, b, c, arguments).solve(bool(start), **start)
             return result
         key = (data.A.tobytes(), data.P.tobytes(), *sorted(arguments.items()))

@@ -40,11 +40,13 @@ def prepared(cache: Path) -> tuple[str, list[str]]:
         venv.create(home, with_pip=True, clear=True)
         torch = importlib.metadata.version("torch").partition("+")[0]
         _pip(python, f"torch=={torch}", "cvxpy==1.9.0", "scs", "qdldl", "clarabel")
-        peers = [peer for peer, packages in PINNED.items() if _added(python, peer, packages)]
-        if len(peers) < len(PINNED):  # try again next time
-            return str(python), peers
-        marker.write_text(" ".join(peers))
-    return str(python), marker.read_text().split()
+        marker.write_text("")
+    there = marker.read_text().split()
+    # What could not be installed the last time is tried again.
+    missing = [peer for peer in PINNED if peer not in there]
+    there += [peer for peer in missing if _added(python, peer, PINNED[peer])]
+    marker.write_text(" ".join(there))
+    return str(python), there
 
 
 def _added(python: Path, peer: str, packages: list[str]) -> bool:
