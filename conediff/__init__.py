@@ -1,5 +1,7 @@
 """conediff: exact derivatives of convex optimisation problems."""
 
+from conediff.api.solution import Solution, Solutions
+from conediff.api.solve import solve, solve_batch
 from conediff.errors import (
     AccuracyWarning,
     ConediffError,
@@ -12,11 +14,8 @@ from conediff.errors import (
     ProblemError,
     SolverError,
 )
-from conediff.layer import CvxpyLayer, OptLayer
-from conediff.layer_solution import LayerSolution
+from conediff.layer import CvxpyLayer, LayerSolution, OptLayer
 from conediff.program import ConeProgram
-from conediff.solution import Solution, Solutions
-from conediff.solve import solve, solve_batch
 
 __version__ = "0.1.0"
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "info":
         return _info()
     if options.command == "check":
-        from conediff.check import main as check
+        from conediff.cli.check import main as check
 
         return 0 if check() else 1
     parser.print_help()
@@ -74,8 +74,8 @@ def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
     if not output.parent.is_dir():
         parser.error(f"there is no folder {output.parent} for the picture")
     try:
-        from conediff.demo import main as run
-        from conediff.demo import picture_formats
+        from conediff.cli.demo import main as run
+        from conediff.cli.demo import picture_formats
 
         if output.suffix[1:].lower() not in picture_formats():
             parser.error(f"{output} does not end in a format of pictures: {', '.join(picture_formats())}")
@@ -87,7 +87,7 @@ def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
 
 
 def _info() -> int:
-    from conediff.installed import described
+    from conediff.cli.info import described
 
     lines, good = described()
     print("\n".join(lines))

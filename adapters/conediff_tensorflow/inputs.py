@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from conediff.maps import ParameterSpec
+from conediff.layer.maps import ParameterSpec
 
 _PARTS = {
     "initializer": keras.initializers,

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 import conediff
-from conediff.arguments import batch_shape
-from conediff.settings import without_executor
+from conediff.layer.arguments import batch_shape
+from conediff.solver.settings import without_executor
 
 from . import serial
 from .backend import solve

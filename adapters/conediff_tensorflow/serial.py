@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conediff.maps import ProblemMaps
+from conediff.layer.maps import ProblemMaps
 
 NO_SAVED_MODEL = (
     "{} cannot be exported as a SavedModel: its solver runs in Python, which a SavedModel cannot hold. Use "

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conediff.layer import CvxpyLayer
+from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _handles
 from conediff_torch._legacy import unbatched
 from conediff_torch._levels import Dims, Inputs, lifted

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conediff.arguments import batch_shape
-from conediff.layer import CvxpyLayer
-from conediff.maps import ParameterSpec
+from conediff.layer.arguments import batch_shape
+from conediff.layer.layer import CvxpyLayer
+from conediff.layer.maps import ParameterSpec
 from conediff_torch import _handles
 from conediff_torch._arrays import result_device, result_dtype
 from conediff_torch._levels import lifted

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conediff.layer import CvxpyLayer
+from conediff.layer.layer import CvxpyLayer
 from conediff_torch._arrays import roundings, to_array, to_tensor
 
 Shape = tuple[int, ...]

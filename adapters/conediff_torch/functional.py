@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conediff.layer import CvxpyLayer
+from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _operator
 from conediff_torch._arrays import result_device, result_dtype
 from conediff_torch._autograd import Call, Solve, apply

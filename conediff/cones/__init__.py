@@ -1,6 +1,5 @@
 """Cones: projection onto their duals, and its derivative."""
 
-from conediff.cones.automorphism import Automorphism, balancing, levelling, shear_rows
 from conediff.cones.base import Array, BlockDerivative, Cone, ConeDerivative, DiagonalDerivative, Projection
 from conediff.cones.box import Box
 from conediff.cones.exponential import DualExponential, Exponential
@@ -13,7 +12,6 @@ from conediff.cones.second_order import SecondOrder
 __all__ = [
     "PSD",
     "Array",
-    "Automorphism",
     "BlockDerivative",
     "Box",
     "ComplexPSD",
@@ -30,11 +28,8 @@ __all__ = [
     "Projection",
     "SecondOrder",
     "Zero",
-    "balancing",
     "complex_smat",
     "complex_svec",
-    "levelling",
-    "shear_rows",
     "smat",
     "svec",
 ]

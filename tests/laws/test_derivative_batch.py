@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.batch import Engine
 from conediff.cones import ProductCone
-from conediff.derivative import StackDerivative
-from conediff.kkt import KKT
-from conediff.structure import ConeData
+from conediff.derivative.kkt_derivative import StackDerivative
+from conediff.kkt.system import KKTSystem
+from conediff.program import ConeData
+from conediff.solver.batch_solver import BatchSolver
 from tests.laws.programs import (
     CONES,
     conditioning,
@@ -418,8 +418,8 @@ def test_stack_data_take_and_count():
 def test_the_factor_of_the_last_newton_step_is_taken_over_where_it_fits(threads, monkeypatch):
     """By the first derivative, and where D is the same; otherwise K is factorised anew."""
     made = []
-    factor = KKT.factor
-    monkeypatch.setattr(KKT, "factor", lambda *args, **rest: made.append(1) or factor(*args, **rest))
+    factor = KKTSystem.factor
+    monkeypatch.setattr(KKTSystem, "factor", lambda *args, **rest: made.append(1) or factor(*args, **rest))
     solutions = solved_in_one_step(threads)
     cotangent = cotangents(solutions[0]._parent._engine.structure, 6)
     before = len(made)
@@ -470,13 +470,15 @@ def stack_of(name, count):
 def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
     """As it is where S has hardly moved, with a patch where some have, not at all where most have."""
     engine, data, x, y, s = stack_of(name, 5)
-    kkt, structure = KKT(engine.structure), engine.structure
+    kkt, structure = KKTSystem(engine.structure), engine.structure
     v = (y - s) * (1 + 1e-8)
     v[list(far)] = np.random.default_rng(26).standard_normal((len(far), structure.m))
     known = kkt.factor(data, structure.cone.project_dual(v).derivative())
     made = []
-    factor = KKT.factor
-    monkeypatch.setattr(KKT, "factor", lambda self, data, D: made.append(D.batch[0]) or factor(self, data, D))
+    factor = KKTSystem.factor
+    monkeypatch.setattr(
+        KKTSystem, "factor", lambda self, data, D: made.append(D.batch[0]) or factor(self, data, D)
+    )
     g = cotangents(structure, 5)
     found = StackDerivative(kkt, data, x, y, s, factor=known)
     plain = StackDerivative(kkt, data, x, y, s)
@@ -489,7 +491,7 @@ def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
 
 def test_drift_is_seen_also_where_another_factor_stands():
     engine, _, _, y, s = stack_of("mixed", 3)
-    kkt, cone = KKT(engine.structure), engine.structure.cone
+    kkt, cone = KKTSystem(engine.structure), engine.structure.cone
     data = stack_of("mixed", 3)[1]
     one, v = np.array([1]), y - s
     known = kkt.factor(data, cone.project_dual(v).derivative())
@@ -504,7 +506,7 @@ def test_drift_is_seen_also_where_another_factor_stands():
 
 def test_a_factor_that_does_not_bring_refinement_home_is_not_trusted():
     engine, data, x, y, s = stack_of("mixed", 3)
-    kkt, structure = KKT(engine.structure), engine.structure
+    kkt, structure = KKTSystem(engine.structure), engine.structure
     D = structure.cone.project_dual(y - s).derivative()
     known = kkt.factor(data, D)
     known._ldl = kkt.factor(ConeData(9 * data.P, -4 * data.A, data.b, data.c), D)._ldl
@@ -524,8 +526,8 @@ def test_programs_that_take_different_steps_hand_their_factors_over(monkeypatch)
     first = cd.solve_batch(programs)
     batch = cd.solve_batch([p for p, k in zip(programs, first.info["iterations"], strict=True) if k == 25])
     assert {1, 2} <= set(batch.info["refinements"]) and (batch.info["iterations"] == 25).all()
-    made, factor = [], KKT.factor
-    monkeypatch.setattr(KKT, "factor", lambda *args: made.append(1) or factor(*args))
+    made, factor = [], KKTSystem.factor
+    monkeypatch.setattr(KKTSystem, "factor", lambda *args: made.append(1) or factor(*args))
     gx = np.ones((len(batch), 10))
     pulled = batch.derivative().vjp(dx=gx)
     assert not made
@@ -535,7 +537,7 @@ def test_programs_that_take_different_steps_hand_their_factors_over(monkeypatch)
 def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
     """A redundant constraint, and a factor of which it was not."""
     program = cd.ConeProgram(np.ones((2, 1)), np.ones(2), np.zeros(1), {"z": 2}, np.eye(1))
-    kkt, structure, data = KKT(program.structure), program.structure, program.data
+    kkt, structure, data = KKTSystem(program.structure), program.structure, program.data
     x, y, s = np.ones((1, 1)), np.full((1, 2), -0.5), np.zeros((1, 2))
     known = kkt.factor(data, structure.cone.project_dual(y).derivative())
     known._ldl = kkt.factor(
@@ -554,13 +556,13 @@ def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
 def small_chunks(monkeypatch):
     """Two programs to a chunk, or three."""
     monkeypatch.setattr("conediff.batch._CUT", 1)
-    chunks = Engine.chunks
+    chunks = BatchSolver.chunks
 
     def pairs(engine, count):
         monkeypatch.setattr("conediff.batch._CHUNK", 2.9 * engine.kkt.pattern.nnz)
         return chunks(engine, count)
 
-    monkeypatch.setattr(Engine, "chunks", pairs)
+    monkeypatch.setattr(BatchSolver, "chunks", pairs)
 
 
 @EVERY

@@ -1,4 +1,4 @@
-"""Frames: automorphisms of the cones, and closed forms whose y and s differ by many orders of magnitude."""
+"""Cone scalings: automorphisms of the cones, and closed forms whose y and s differ by orders of magnitude."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from conediff import CvxpyLayer
-from conediff.frames import Frames
-from conediff.structure import ConeData
+from conediff.program import ConeData
+from conediff.scaling.cone_scaling import ConeScalings
 from tests.laws.programs import draw
 
 CONES = {"z": 1, "l": 2, "q": [3], "s": [2], "cs": [2], "ep": 2, "ed": 2, "p": [0.3, -0.6]}
@@ -32,7 +32,7 @@ def uneven(seed, count=40):
         factor = np.exp2(rng.integers(-17, 17, (count, 1, 1)))
         y[:, rows] *= factor
         s[:, rows] /= factor
-    frames = Frames(program.structure)
+    frames = ConeScalings(program.structure)
     nothing = np.zeros((1, program.m))
     frame = frames._balancing(program.data, y, s, nothing, nothing)
     assert not frame.trivial
@@ -186,7 +186,7 @@ def test_a_redundant_row_beside_room_for_shears():
     objective = cp.Minimize(cp.sum_squares(x) + cp.kl_div(x[0] + 3, a @ x + 30))
     plain, redundant = [cp.sum(x) == 0.1], [cp.sum(x) == 0.1, 2 * cp.sum(x) == 0.2]
     layers = [CvxpyLayer(cp.Problem(objective, constraints), [a], [x]) for constraints in (plain, redundant)]
-    frames = Frames(layers[1].maps.structure)
+    frames = ConeScalings(layers[1].maps.structure)
     assert frames.structure is not frames.given
     values, g = np.array([[0.1, -0.7, 0.4], [1.0, 0.2, -0.3]]), np.array([[1.0, 2.0, 3.0]] * 2)
     expected, found = (layer.solve(values).vjp(g)[0] for layer in layers)

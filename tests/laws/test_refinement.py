@@ -12,14 +12,13 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 
-from conediff.batch import Engine
-from conediff.kkt import KKT
-from conediff.program import ConeProgram
-from conediff.refine import leap, refine
-from conediff.residual import Residual
-from conediff.scaling import Scaling
-from conediff.settings import Settings
-from conediff.structure import ConeData
+from conediff.kkt.residual import Residual
+from conediff.kkt.system import KKTSystem
+from conediff.program import ConeData, ConeProgram
+from conediff.scaling.magnitude import Magnitude
+from conediff.solver.batch_solver import BatchSolver
+from conediff.solver.newton import leap, refine
+from conediff.solver.settings import Settings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "maros_meszaros"
 PROBLEMS = sorted(DATA.glob("*.mat"))
@@ -32,7 +31,7 @@ def apart(structure, v):
 
 
 def solve(program, data=None, **settings):
-    return Engine(program.structure).solve(program.data if data is None else data, Settings(**settings))
+    return BatchSolver(program.structure).solve(program.data if data is None else data, Settings(**settings))
 
 
 def violation(program, x, y, s):
@@ -94,7 +93,7 @@ class TestRefinement:
         solution = solve(program)
         v = solution.y - solution.s
         refined = refine(
-            KKT(program.structure), program.data, solution.x, *apart(program.structure, v), tol=1e-9
+            KKTSystem(program.structure), program.data, solution.x, *apart(program.structure, v), tol=1e-9
         )
         assert refined.steps[0] == 0
         assert np.array_equal(refined.x, solution.x)
@@ -105,7 +104,7 @@ class TestRefinement:
         x, v = 10 * rng.standard_normal((40, program.n)), 10 * rng.standard_normal((40, program.m))
         before = Residual(program.structure, data)(x, v)
         refined = refine(
-            KKT(program.structure), data, x, *apart(program.structure, v), tol=1e-10, max_steps=3
+            KKTSystem(program.structure), data, x, *apart(program.structure, v), tol=1e-10, max_steps=3
         )
         after = Residual(program.structure, data)(refined.x, refined.y - refined.s)
         assert (after.merit(before.scale1, before.scale2) <= before.merit(before.scale1, before.scale2)).all()
@@ -116,14 +115,14 @@ class TestRefinement:
         data = stack(program, 3, rng)
         x, v = np.zeros((3, program.n)), np.zeros((3, program.m))
         alone = refine(
-            KKT(program.structure),
+            KKTSystem(program.structure),
             data.take(np.array([0, 2])),
             x[:2],
             *apart(program.structure, v[:2]),
             tol=1e-10,
         )
         x[1] = np.nan
-        together = refine(KKT(program.structure), data, x, *apart(program.structure, v), tol=1e-10)
+        together = refine(KKTSystem(program.structure), data, x, *apart(program.structure, v), tol=1e-10)
         assert np.isinf(together.residual[1])
         assert np.allclose(together.x[[0, 2]], alone.x, rtol=1e-12)
 
@@ -132,12 +131,15 @@ class TestRefinement:
         data = stack(program, 40, rng)
         x, v = rng.standard_normal((40, program.n)), rng.standard_normal((40, program.m))
         start = x, *apart(program.structure, v)
-        found = leap(KKT(program.structure), data, *start, tol=1e-10)
+        found = leap(KKTSystem(program.structure), data, *start, tol=1e-10)
         after = Residual(program.structure, data)(found.x, found.y - found.s)
         before = Residual(program.structure, data)(x, v)
         assert (found.residual <= before.relative).all()
         assert np.allclose(after.relative, found.residual, rtol=1e-3, atol=1e-14)
-        one = [leap(KKT(program.structure), data, *start, tol=1e-10, max_steps=k).residual for k in (1, 2, 3)]
+        one = [
+            leap(KKTSystem(program.structure), data, *start, tol=1e-10, max_steps=k).residual
+            for k in (1, 2, 3)
+        ]
         assert (one[0] >= one[1]).all() and (one[1] >= one[2]).all()
 
     def test_full_steps_that_lead_nowhere_end_soon(self):
@@ -147,7 +149,7 @@ class TestRefinement:
         )
         x, y, s = np.zeros((1, 1)), np.full((1, 2), 0.5), np.full((1, 2), 0.1)
         start = Residual(program.structure, program.data)(x, y - s)
-        found = leap(KKT(program.structure), program.data, x, y, s, tol=1e-10)
+        found = leap(KKTSystem(program.structure), program.data, x, y, s, tol=1e-10)
         assert found.steps[0] <= 5
         assert found.residual[0] <= start.relative[0]
 
@@ -156,7 +158,7 @@ class TestRefinement:
         data = stack(program, 30, rng)
         whole = solve(program, data)
         monkeypatch.setattr("conediff.batch._CUT", 1)
-        monkeypatch.setattr("conediff.batch._CHUNK", 7 * KKT(program.structure).pattern.nnz)
+        monkeypatch.setattr("conediff.batch._CHUNK", 7 * KKTSystem(program.structure).pattern.nnz)
         chunked = solve(program, data)
         assert len(chunked.factors) == 8
         assert np.allclose(chunked.x, whole.x, rtol=1e-12)
@@ -202,12 +204,12 @@ class TestScale:
         assert np.allclose(solution.y / factor, expected.y, rtol=1e-8, atol=1e-8)
 
     def test_ordinary_programs_are_not_scaled(self, rng):
-        assert Scaling.of(quadratic_program(rng).data).trivial
+        assert Magnitude.of(quadratic_program(rng).data).trivial
 
     def test_a_warm_start_is_scaled_too(self, rng):
         program = quadratic_program(rng)
         tiny = ConeProgram(program.A, program.b, program.c * 1e-9, program.cones, program.P * 1e-9)
-        engine, first = Engine(tiny.structure), solve(tiny)
+        engine, first = BatchSolver(tiny.structure), solve(tiny)
         again = engine.solve(tiny.data, Settings(), (first.x, first.y, first.s))
         assert again.iterations[0] == 0
         assert again.status[0] == "solved"

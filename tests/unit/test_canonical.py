@@ -13,13 +13,13 @@ import pytest
 import scipy.sparse as sp
 import scs
 
-from conediff.canonical import canonicalise
-from conediff.canonical._chain import reduce_problem
-from conediff.canonical._data import _sparse_map, data_maps
-from conediff.canonical._probe import linear_maps
 from conediff.errors import DPPError, ProblemError
-from conediff.maps import ProblemMaps
-from conediff.structure import ConeData
+from conediff.layer.canonical import canonicalise
+from conediff.layer.canonical._chain import reduce_problem
+from conediff.layer.canonical._data import _sparse_map, data_maps
+from conediff.layer.canonical._probe import linear_maps
+from conediff.layer.maps import ProblemMaps
+from conediff.program import ConeData
 
 N = 3
 

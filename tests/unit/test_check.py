@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from conediff import check, check_cones, installed
 from conediff.__main__ import main
+from conediff.cli import check, check_cones
+from conediff.cli import info as installed
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
 
 
 def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatch, capsys):
-    from conediff.framed import FramedDerivative
-    from conediff.structure import ConeData
+    from conediff.derivative.framed import FramedDerivative
+    from conediff.program import ConeData
 
     right = FramedDerivative.pull
 
@@ -91,7 +92,7 @@ def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatc
 
 
 def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
-    import conediff.layer
+    import conediff.layer.layer
 
     right = conediff.layer.LayerSolution
 
@@ -125,7 +126,7 @@ def test_a_wrong_gradient_of_torch_is_found(monkeypatch, capsys):
     pytest.importorskip("torch")
     monkeypatch.setattr(check, "FRAMEWORKS", installed.FRAMEWORKS[:1])
     monkeypatch.setattr(check, "CASES", ())
-    from conediff.layer_solution import LayerSolution
+    from conediff.layer.solution import LayerSolution
 
     pull = LayerSolution.vjp
 

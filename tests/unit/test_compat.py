@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 import conediff as cd
 import conediff.compat as diffcp
-from conediff.batch import Engine
+from conediff.solver.batch_solver import BatchSolver
 from tests.laws.programs import cotangent, curve, dense, distance, draw
 
 MIXED = {"z": 1, "l": 2, "q": [3], "s": [2], "ep": 1, "ed": 1, "p": [0.4, -0.7]}
@@ -232,9 +232,9 @@ def test_solvers_are_accepted_with_their_own_keywords(method):
 
 def test_tolerances_tighten_but_never_loosen(monkeypatch):
     seen = []
-    real = Engine.solve
+    real = BatchSolver.solve
     monkeypatch.setattr(
-        Engine, "solve", lambda self, data, s, start: seen.append(s.tol) or real(self, data, s, start)
+        BatchSolver, "solve", lambda self, data, s, start: seen.append(s.tol) or real(self, data, s, start)
     )
     for given in (
         {},
@@ -325,9 +325,9 @@ def test_one_structure_is_one_stack(mode, monkeypatch):
     rng = np.random.default_rng(9)
     A, c, cones = matrix([1, 0], [0, 1], [-1, -1]), np.array([-1.0, -2.0]), {"l": 3}
     counts = []
-    real = Engine.solve
+    real = BatchSolver.solve
     monkeypatch.setattr(
-        Engine, "solve", lambda self, data, *rest: counts.append(data.count) or real(self, data, *rest)
+        BatchSolver, "solve", lambda self, data, *rest: counts.append(data.count) or real(self, data, *rest)
     )
     bs = list(rng.random((20, 3)))
     DT = diffcp.solve_and_derivative_batch(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff import dialects
-from conediff.settings import Settings
+from conediff.compat import cvxpylayers as dialects
+from conediff.solver.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def stated(curved=False):
 
 
 def settings(**arguments):
-    return Settings().updated(arguments)
+    return Settings().updated(dialects.translated(arguments), dialects.FOREIGN)
 
 
 @pytest.mark.parametrize(

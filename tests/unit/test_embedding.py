@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conediff.embedding import Embedding
+from conediff.kkt.embedding import Embedding
 from tests.laws.programs import CONES, draw, slope
 
 EVERY = pytest.mark.parametrize("name", CONES)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff import executors, spread
-from conediff.stack_solution import StackSolution
+from conediff.derivative import spread
+from conediff.parallel import executor as executors
+from conediff.solver.result import SolveResult
 
 X, C = cp.Variable(3), cp.Parameter(3)
 PROBLEM = cp.Problem(cp.Minimize(cp.sum_squares(X - C) + cp.norm(X)), [cp.sum(X) <= 1])
@@ -179,7 +180,7 @@ def test_warm_starts(layer):
 def test_times_are_those_of_all_workers(layer):
     engine, data = layer._engine, layer.maps.evaluate([VALUES])[0]
     parts = [engine.solve(data, layer.settings) for _ in range(3)]
-    joined = StackSolution.joined(parts)
+    joined = SolveResult.joined(parts)
     assert joined.count == 3 * len(VALUES) and not joined.started_warm
     assert joined.solve_time == pytest.approx(sum(part.solve_time for part in parts))
 

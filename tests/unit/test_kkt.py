@@ -9,11 +9,11 @@ import pytest
 import scipy.sparse as sp
 
 import conediff as cd
-from conediff import reduced
-from conediff.kkt import KKT, REGULARISATION
-from conediff.ldl import PileSolver, piles
-from conediff.reduced import KKTOperator, KKTPattern
-from conediff.structure import ConeData
+from conediff.kkt import matrix as reduced
+from conediff.kkt.ldl import PileSolver, piles
+from conediff.kkt.matrix import KKTOperator, KKTPattern
+from conediff.kkt.system import REGULARISATION, KKTSystem
+from conediff.program import ConeData
 from tests.laws.programs import CONES
 
 EXTRA = {
@@ -121,7 +121,7 @@ def test_shared_data_serve_the_whole_stack():
 def test_solve_leaves_no_residual(name, count):
     s, data, derivative = regular(name, count)
     rhs = np.random.default_rng(2).standard_normal((count, s.n + s.m))
-    z, error = KKT(s).factor(data, derivative).solve(rhs)
+    z, error = KKTSystem(s).factor(data, derivative).solve(rhs)
     assert z.shape == rhs.shape and error.shape == (count,)
     assert (error < 1e-11).all()
     left = rhs - KKTOperator(s, data, derivative).apply(z)
@@ -130,11 +130,11 @@ def test_solve_leaves_no_residual(name, count):
 
 def test_rhs_of_zero_and_an_empty_stack():
     s, data, derivative = stack("mixed", 2)
-    z, error = KKT(s).factor(data, derivative).solve(np.zeros((2, s.n + s.m)))
+    z, error = KKTSystem(s).factor(data, derivative).solve(np.zeros((2, s.n + s.m)))
     assert not z.any() and not error.any()
     empty = s.cone.project_dual(np.zeros((0, s.m))).derivative()
     for part in (data.take(np.zeros(0, dtype=int)), ConeData(data.P[:1], data.A[:1], data.b, data.c)):
-        factor = KKT(s).factor(part, empty)
+        factor = KKTSystem(s).factor(part, empty)
         assert factor.solve(np.zeros((0, s.n + s.m)))[0].shape == (0, s.n + s.m)
         assert factor.smallest_singular_value()[0].shape == (0,)
 
@@ -145,7 +145,7 @@ def linear(A, P=None, scale=1.0):
     m, n = A.shape
     program = cd.ConeProgram(A * scale, np.zeros(m), np.zeros(n), {"z": m}, P)
     s = program.structure
-    return KKT(s).factor(program.data, s.cone.project_dual(np.zeros((1, m))).derivative())
+    return KKTSystem(s).factor(program.data, s.cone.project_dual(np.zeros((1, m))).derivative())
 
 
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-5, 1e-8])
@@ -188,7 +188,7 @@ def test_pivots_as_small_as_the_regularisation(seed):
             continue
         program = cd.ConeProgram(np.where(A == 0, 1e-300, A), np.zeros(n), np.zeros(n), {"z": n})
         s = program.structure
-        kkt = kkt or KKT(s)
+        kkt = kkt or KKTSystem(s)
         factor = kkt.factor(program.data, s.cone.project_dual(np.zeros((1, n))).derivative())
         assert factor.solve(rng.standard_normal((1, 2 * n)))[1][0] < 1e-11
         assert factor.smallest_singular_value()[0][0] > 1e-6
@@ -215,7 +215,7 @@ def test_large_second_order_cones_by_low_rank(around, rank):
     v[1, 2:112] = 0  # where the direction has no meaning
     v[1, 2] = 1
     derivative = s.cone.project_dual(v).derivative()
-    factor = KKT(s).factor(program.data, derivative)
+    factor = KKTSystem(s).factor(program.data, derivative)
     assert factor._low_rank is not None
     rhs = rng.standard_normal((3, s.n + s.m))
     z, error = factor.solve(rhs)
@@ -232,13 +232,13 @@ def test_large_second_order_cones_by_low_rank(around, rank):
 def test_gmres_takes_over_where_low_rank_falls_short():
     s, data, derivative = large_stack()
     rhs = np.random.default_rng(31).standard_normal((2, s.n + s.m))
-    good, spoilt = KKT(s).factor(data, derivative), KKT(s).factor(data, derivative)
+    good, spoilt = KKTSystem(s).factor(data, derivative), KKTSystem(s).factor(data, derivative)
     spoilt._low_rank._G[:] = np.eye(spoilt._low_rank._G.shape[-1])
     found = spoilt.solve(rhs)
     assert spoilt._low_rank is None and good._low_rank is not None
     np.testing.assert_allclose(found[0], good.solve(rhs)[0], rtol=1e-6, atol=1e-8)
     assert found[1].max() < 1e-10
-    singular = KKT(s).factor(data, derivative)
+    singular = KKTSystem(s).factor(data, derivative)
     singular._low_rank._G[:] = 0
     np.testing.assert_allclose(
         singular.smallest_singular_value()[0], good.smallest_singular_value()[0], rtol=1e-2
@@ -247,7 +247,7 @@ def test_gmres_takes_over_where_low_rank_falls_short():
 
 def test_a_factor_that_is_dropped_gives_its_solvers_back_at_once():
     s, data, derivative = large_stack()
-    kkt = KKT(s)
+    kkt = KKTSystem(s)
     gc.disable()
     try:
         factor = kkt.factor(data, derivative)
@@ -273,15 +273,15 @@ def large_stack():
 def test_many_large_cones_and_others_are_left_to_gmres(monkeypatch):
     s, data, derivative = large_stack()
     rhs = np.random.default_rng(33).standard_normal((2, s.n + s.m))
-    expected = KKT(s).factor(data, derivative).solve(rhs)[0]
+    expected = KKTSystem(s).factor(data, derivative).solve(rhs)[0]
     monkeypatch.setattr("conediff.low_rank._COLUMNS", 7)
-    factor = KKT(s).factor(data, derivative)
+    factor = KKTSystem(s).factor(data, derivative)
     assert factor._low_rank is None
     np.testing.assert_allclose(factor.solve(rhs)[0], expected, rtol=1e-7, atol=1e-9)
     monkeypatch.setattr(reduced, "LARGE", 5)
     program = cd.ConeProgram(np.eye(126), np.zeros(126), np.zeros(126), {"q": [120], "s": [3]}, np.eye(126))
     s = program.structure
-    factor = KKT(s).factor(program.data, s.cone.project_dual(np.ones((1, 126))).derivative())
+    factor = KKTSystem(s).factor(program.data, s.cone.project_dual(np.ones((1, 126))).derivative())
     assert factor._low_rank is None
     rhs = np.random.default_rng(34).standard_normal((1, 252))
     assert factor.solve(rhs)[1].max() < 1e-11
@@ -306,7 +306,7 @@ def test_a_pivot_that_vanishes_is_seen_also_when_updating():
 
 def test_solvers_are_reused_and_do_not_mix():
     s, data, derivative = regular("mixed", 3)
-    kkt = KKT(s)
+    kkt = KKTSystem(s)
     rhs = np.random.default_rng(3).standard_normal((3, s.n + s.m))
     first = kkt.factor(data, derivative)
     expected = first.solve(rhs)[0]
@@ -334,11 +334,11 @@ def test_piles_cover_the_stack_in_powers_of_two(total, size):
 def test_stronger_regularisation_is_that_of_the_scaled_matrix():
     s, data, derivative = regular("linear", 2)
     rhs = np.random.default_rng(4).standard_normal((2, s.n + s.m))
-    weak = KKT(s).factor(data, derivative).solve_regularised(rhs)
-    both = KKT(s).factor(data, derivative, np.array([REGULARISATION, 1e-1])).solve_regularised(rhs)
+    weak = KKTSystem(s).factor(data, derivative).solve_regularised(rhs)
+    both = KKTSystem(s).factor(data, derivative, np.array([REGULARISATION, 1e-1])).solve_regularised(rhs)
     np.testing.assert_allclose(both[0], weak[0], rtol=1e-6)
     assert np.linalg.norm(both[1] - weak[1]) > 1e-3 * np.linalg.norm(weak[1])
-    factor = KKT(s).factor(data, derivative, np.array([REGULARISATION, 1e-1]))
+    factor = KKTSystem(s).factor(data, derivative, np.array([REGULARISATION, 1e-1]))
     K = reference(s, data, derivative, 1) + np.diag(factor._shift[1])
     np.testing.assert_allclose(K @ both[1], rhs[1], atol=1e-9)
     assert (factor._shift[1] * KKTPattern(s).sign > 0).all()
@@ -358,11 +358,11 @@ def test_large_cones_are_not_filled_and_yet_solved(monkeypatch):
     s, data, derivative = regular("dense sizes", 2)
     rhs = np.random.default_rng(5).standard_normal((2, s.n + s.m))
     filled = KKTPattern(s)
-    expected, _ = KKT(s).factor(data, derivative).solve(rhs)
+    expected, _ = KKTSystem(s).factor(data, derivative).solve(rhs)
     monkeypatch.setattr(reduced, "LARGE", 14)
     monkeypatch.setattr(reduced, "LARGE_SECOND_ORDER", 14)
     pattern = KKTPattern(s)
     assert not pattern.exact and pattern.nnz < filled.nnz
-    z, error = KKT(s).factor(data, derivative).solve(rhs)
+    z, error = KKTSystem(s).factor(data, derivative).solve(rhs)
     assert (error < 1e-10).all()
     np.testing.assert_allclose(z, expected, atol=1e-7 * np.abs(expected).max())

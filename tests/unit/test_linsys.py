@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from conediff.linsys import RANK_TOLERANCE, dense, iterative
+from conediff.kkt.least_squares import RANK_TOLERANCE, dense, iterative
 
 METHODS = pytest.mark.parametrize("method", ["lsqr", "lsmr"])
 

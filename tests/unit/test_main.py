@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from conediff import installed
 from conediff.__main__ import main
+from conediff.cli import info as installed
 
 
 def test_help_has_commands_examples_and_exit_codes(capsys):
@@ -79,7 +79,7 @@ def test_demo_without_its_packages_says_what_to_install(monkeypatch, capsys):
 def test_demo_beats_the_grid_and_saves_a_picture(tmp_path, capsys):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
-    from conediff.demo import main as demo
+    from conediff.cli.demo import main as demo
 
     losses = demo(tmp_path / "picture.png")
     assert losses["tuned"] < 0.97 * losses["grid"]
@@ -91,7 +91,7 @@ def test_demo_gradient_against_differences():
     pytest.importorskip("sklearn")
     import numpy as np
 
-    from conediff.demo import elastic_net, load, loss_and_gradient
+    from conediff.cli.demo import elastic_net, load, loss_and_gradient
 
     split = load()
     layer = elastic_net(*split.train)

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from conediff.cones import ProductCone
-from conediff.maps import AffineBlock, OutputSpec, ParameterSpec, ProblemMaps
-from conediff.structure import ConeData, Pattern, Structure
+from conediff.layer.maps import AffineBlock, OutputSpec, ParameterSpec, ProblemMaps
+from conediff.program import ConeData, Pattern, Structure
 
 N, M = 3, 4
 

@@ -186,8 +186,8 @@ def test_degeneracy_is_told_once_with_its_reason():
 
 
 def test_inaccurate_derivatives_of_a_batch_are_one_warning(monkeypatch):
-    from conediff import embedding
-    from conediff.linsys import LinearSolution
+    from conediff.kkt import embedding
+    from conediff.kkt.least_squares import LinearSolution
 
     def short(operator, rhs, method):
         return LinearSolution(np.zeros(rhs.size), False, 1, 0.5, "iteration limit reached")

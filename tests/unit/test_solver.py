@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.scs_settings import SCS_SETTINGS, checked_settings
-from conediff.solver import Pile
-from conediff.structure import ConeData
+from conediff.program import ConeData
+from conediff.solver.scs import Pile
+from conediff.solver.scs_settings import SCS_SETTINGS, checked_settings
 from tests.laws.programs import CONES, distance, draw
 
 PILEABLE = [name for name, cones in CONES.items() if "bl" not in cones]

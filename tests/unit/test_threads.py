@@ -11,7 +11,7 @@ import time
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from conediff.threads import mapper, one_blas_thread
+from conediff.parallel.threads import mapper, one_blas_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])

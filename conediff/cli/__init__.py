@@ -1,0 +1,1 @@
+"""What ``python -m conediff`` runs: ``check``, ``info`` and ``demo``."""

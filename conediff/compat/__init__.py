@@ -1,0 +1,32 @@
+"""Other libraries' interfaces: ``import conediff.compat as diffcp`` runs programs written for diffcp.
+
+``diffcp`` has diffcp's functions, ``cvxpylayers`` the translation of cvxpylayers' arguments.
+"""
+
+from conediff.compat.diffcp import (
+    EXP,
+    POS,
+    PSD,
+    SOC,
+    ZERO,
+    solve_and_derivative,
+    solve_and_derivative_batch,
+    solve_and_derivative_internal,
+    solve_only,
+    solve_only_batch,
+)
+from conediff.errors import SolverError
+
+__all__ = [
+    "EXP",
+    "POS",
+    "PSD",
+    "SOC",
+    "ZERO",
+    "SolverError",
+    "solve_and_derivative",
+    "solve_and_derivative_batch",
+    "solve_and_derivative_internal",
+    "solve_only",
+    "solve_only_batch",
+]

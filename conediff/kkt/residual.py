@@ -1,0 +1,126 @@
+r"""The KKT residual of a stack of programs, and how large it is.
+
+One vector carries the dual pair, v = y - s with y = Π(v) and s = Π(v) - v, so that y in K*, s in K and
+y's = 0 hold by construction. What is left are the two residuals
+
+.. math:: R_1 = P x + A^\top \Pi(v) + c, \qquad R_2 = A x + \Pi(v) - v - b,
+
+and a zero of R = (R_1, R_2) is a solution (the program being convex).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from conediff.cones import ProductProjection
+from conediff.program import Array, ConeData, Structure
+
+# Below this, what a residual is measured against counts as zero.
+_FLOOR = 1e-10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The residual at one point (x, v) of every program.
+
+    Attributes
+    ----------
+    x, v : arrays, shape (B, n), (B, m)
+    projection : ProductProjection
+        Π(v), and on demand its derivative.
+    r1, r2 : arrays, shape (B, n), (B, m)
+    scale1, scale2 : arrays, shape (B, 1), (B, m)
+        What the residuals are measured against. For the first it is the largest of its terms. For a row of
+        the second it is the largest entry of A x, or its own b where that is larger: so a bound that is far
+        away hides no residual but its own. At least it is the largest of b, up to one.
+    """
+
+    x: Array
+    v: Array
+    projection: ProductProjection
+    r1: Array
+    r2: Array
+    scale1: Array
+    scale2: Array
+
+    @property
+    def y(self) -> Array:
+        """Dual variable, shape (B, m)."""
+        return self.projection.point
+
+    @property
+    def s(self) -> Array:
+        """Slack, shape (B, m)."""
+        return self.projection.point - self.v
+
+    @cached_property
+    def relative(self) -> Array:
+        """Larger of the two relative residuals, shape (B,); infinite where it is not finite."""
+        dual, primal = _largest(self.r1 / self.scale1), _largest(self.r2 / self.scale2)
+        relative: Array = np.maximum(dual, primal)[:, 0]
+        relative[np.isnan(relative)] = np.inf
+        return relative
+
+    def merit(self, scale1: Array, scale2: Array) -> Array:
+        """2-norm of the residual measured against given scales, shape (B,)."""
+        squares = ((self.r1 / scale1) ** 2).sum(axis=1) + ((self.r2 / scale2) ** 2).sum(axis=1)
+        merit: Array = np.nan_to_num(np.sqrt(squares), nan=np.inf)
+        return merit
+
+
+class Residual:
+    """R for a stack of programs.
+
+    Parameters
+    ----------
+    structure : Structure
+    data : ConeData
+    """
+
+    def __init__(self, structure: Structure, data: ConeData) -> None:
+        self.structure, self.data = structure, data
+        self.P = structure.P.products(data.P)[0]
+        self.A, self.At = structure.A.products(data.A)
+        self._least = np.clip(_largest(data.b), _FLOOR, 1.0)
+
+    def __call__(self, x: Array, v: Array, near: Array | None = None) -> Evaluation:
+        """Evaluate R at x (B, n) and v (B, m); ``near`` (B, m) is about where y will be, if that is known."""
+        projection = self.structure.cone.project_dual(v, near)
+        y = projection.point
+        Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
+        return Evaluation(
+            x=x,
+            v=v,
+            projection=projection,
+            r1=Px + Aty + self.data.c,
+            r2=Ax + s - self.data.b,
+            scale1=_scale(_largest(Px), _largest(Aty), _largest(self.data.c), _FLOOR),
+            scale2=_scale(_largest(Ax), np.abs(self.data.b), self._least),
+        )
+
+    def by_rows(self, x: Array, y: Array, s: Array) -> Array:
+        """Largest residual of a row relative to the sum of that row's own terms, shape (B,)."""
+        structure, data = self.structure, self.data
+        A, At = structure.A.products(np.abs(data.A))
+        P = structure.P.products(np.abs(data.P))[0]
+        dual = np.abs(self.P(x) + self.At(y) + data.c), P(np.abs(x)) + At(np.abs(y)) + np.abs(data.c)
+        primal = np.abs(self.A(x) + s - data.b), A(np.abs(x)) + np.abs(s) + np.abs(data.b)
+        parts = [_largest(residual / np.where(terms > 0, terms, 1)) for residual, terms in (dual, primal)]
+        return np.asarray(np.maximum(*parts)[:, 0])
+
+
+def _largest(stack: Array) -> Array:
+    """Largest absolute entry of every vector, shape (B, 1)."""
+    largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
+    return largest
+
+
+def _scale(*sizes: Array | float) -> Array:
+    """Elementwise maximum; sizes broadcast."""
+    scale = sizes[0]
+    for size in sizes[1:]:
+        scale = np.maximum(scale, size)
+    return np.asarray(scale)

@@ -1,0 +1,12 @@
+"""A cvxpy problem as a differentiable function of its parameters.
+
+In the order of the data flow: ``canonical`` (the cvxpy problem becomes matrices, once), ``arguments``
+(values of the parameters, checked), ``maps`` (values to the data of cone programs,
+solutions to values of variables),
+``layer`` (the call), ``solution`` (what it returns, and its derivative).
+"""
+
+from conediff.layer.layer import CvxpyLayer, OptLayer
+from conediff.layer.solution import LayerSolution
+
+__all__ = ["CvxpyLayer", "LayerSolution", "OptLayer"]

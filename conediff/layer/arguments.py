@@ -1,0 +1,305 @@
+"""Parameters as a user passes them: counted, shaped, broadcast, checked, before anything is solved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.errors import ParameterError
+from conediff.layer.maps import ParameterSpec
+
+# How far, relative to the largest entry, a value may stray from what was declared of it.
+TOLERANCE = 1e-7
+
+Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Parameters of one call, as stacks.
+
+    Attributes
+    ----------
+    values : tuple of arrays, each of shape (B, *shape) or (1, *shape)
+        One row serves the whole batch.
+    shapes : tuple of tuple of int
+        As they were passed.
+    batch : tuple of int
+        Leading dimensions of the outputs.
+    dtype : dtype
+        Of the outputs' real part: that of the parameters where they are floating, float64 otherwise.
+    """
+
+    values: tuple[NDArray[Any], ...]
+    shapes: tuple[tuple[int, ...], ...]
+    batch: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def read(
+        cls,
+        specs: Sequence[ParameterSpec],
+        values: Sequence[ArrayLike],
+        validate: bool = True,
+        precision: float | Sequence[float] = 0.0,
+    ) -> Arguments:
+        """Read the parameters of a call.
+
+        Parameters
+        ----------
+        specs : sequence of ParameterSpec
+        values : sequence of arrays
+        validate : bool
+            Whether to check declared attributes.
+        precision : float or sequence of float
+            Relative rounding of the values, or of each, where it is coarser than their dtype's (they were
+            converted).
+
+        Raises
+        ------
+        TypeError
+            If a value is no array of numbers.
+        ValueError
+            If their number, a shape, or the batch dimensions do not fit.
+        ParameterError
+            If a value is not finite, or (with ``validate``) violates a declared attribute.
+        """
+        _check_number(specs, values)
+        arrays = [_array(spec, value) for spec, value in zip(specs, values, strict=True)]
+        leading = [_leading(spec, array.shape) for spec, array in zip(specs, arrays, strict=True)]
+        batch = _batch(specs, [array.shape for array in arrays], leading)
+        roundings = np.broadcast_to(precision, len(specs))
+        for spec, array, rounding in zip(specs, arrays, roundings, strict=True):
+            check_finite(spec, array)
+            if validate:
+                check_attributes(spec, array, float(rounding))
+        count = math.prod(batch)
+        stacks = tuple(
+            _stack(spec, array, lead, batch, count)
+            for spec, array, lead in zip(specs, arrays, leading, strict=True)
+        )
+        return cls(stacks, tuple(array.shape for array in arrays), batch, _real_dtype(arrays))
+
+    @property
+    def count(self) -> int:
+        """Number of elements in the batch."""
+        return math.prod(self.batch)
+
+    def unshared(self) -> Arguments:
+        """Give every element of the batch a value of its own of each parameter."""
+        count = self.count
+        values = tuple(np.broadcast_to(v, (count, *v.shape[1:])) for v in self.values)
+        shapes = tuple(self.batch + v.shape[1:] for v in self.values)
+        return Arguments(values, shapes, self.batch, self.dtype)
+
+    def unstack(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
+        """Sum parameter k's cotangent over the axes along which its value was broadcast."""
+        shape = self.shapes[k]
+        own = self.values[k].shape[1:]
+        lead = shape[: len(shape) - len(own)]
+        if len(stack) == 1 and math.prod(lead) == 1:
+            return stack.reshape(shape)
+        full = stack.reshape(self.batch + own)
+        padded = (1,) * (len(self.batch) - len(lead)) + lead
+        axes = tuple(i for i, (a, b) in enumerate(zip(padded, self.batch, strict=True)) if a == 1 != b)
+        summed: NDArray[Any] = full.sum(axis=axes, keepdims=True).reshape(shape)
+        return summed
+
+
+def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
+    if value is None:
+        raise TypeError(f"parameter {spec.name!r} is None: pass an array of shape {spec.shape}")
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # as NumPy says of lists of unequal lists
+        raise ValueError(
+            f"parameter {spec.name!r} is no array, for its parts differ in shape: expected {_expected(spec)}"
+        ) from error
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"parameter {spec.name!r} must be an array of numbers, but has dtype {array.dtype}")
+    if array.dtype.kind == "c" and not spec.complex:
+        raise TypeError(f"parameter {spec.name!r} is real, but its value is complex; declare it complex=True")
+    return array
+
+
+def batch_shape(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> Shape:
+    """Return the batch that values of these shapes make, before there are any; None is a size not known yet.
+
+    Raises
+    ------
+    ValueError
+        As `Arguments.read`.
+    """
+    _check_number(specs, shapes)
+    leading = [_leading(spec, tuple(shape)) for spec, shape in zip(specs, shapes, strict=True)]
+    return _batch(specs, shapes, leading)
+
+
+def _check_number(specs: Sequence[ParameterSpec], values: Sequence[Any]) -> None:
+    if len(values) != len(specs):
+        names = ", ".join(repr(spec.name) for spec in specs)
+        raise ValueError(
+            f"a value must be provided for each parameter: expected {len(specs)} ({names}), got {len(values)}"
+        )
+
+
+def _leading(spec: ParameterSpec, shape: Shape) -> Shape:
+    """Return the batch dimensions of a value."""
+    cut = len(shape) - len(spec.shape)
+    if cut < 0:
+        what = "Invalid parameter dimensionality"
+    elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
+        what = "Invalid parameter shape"
+    else:
+        return shape[:cut]
+    raise ValueError(f"{what} for parameter {spec.name!r}: expected {_expected(spec)}, got {shape}")
+
+
+def _expected(spec: ParameterSpec) -> str:
+    """Say what shapes a parameter may have; the dots are for the batch."""
+    return f"(..., {', '.join(map(str, spec.shape))})" if spec.shape else "(...)"
+
+
+def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
+    """Broadcast, as NumPy does; a size that is not known gives way to one that is, unless that is 1."""
+    depth = max(map(len, leading), default=0)
+    sizes = list(zip(*((1,) * (depth - len(lead)) + tuple(lead) for lead in leading), strict=True))
+    if any(len(set(axis) - {1, None}) > 1 for axis in sizes):
+        got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
+        raise ValueError(
+            f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
+        )
+    return tuple(next((k for k in axis if k not in (1, None)), None if None in axis else 1) for axis in sizes)
+
+
+def _stack(
+    spec: ParameterSpec, array: NDArray[Any], lead: tuple[int, ...], batch: tuple[int, ...], count: int
+) -> NDArray[Any]:
+    dtype = np.complex128 if spec.complex else np.float64
+    if math.prod(lead) == 1 and count != 0:
+        return array.reshape((1, *spec.shape)).astype(dtype)
+    return np.broadcast_to(array, batch + spec.shape).reshape((count, *spec.shape)).astype(dtype)
+
+
+def _real_dtype(arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
+    floating = [array.real.dtype for array in arrays if array.dtype.kind in "fc"]
+    return np.result_type(*floating) if floating else np.dtype(np.float64)
+
+
+def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
+    """Raise ParameterError at the first NaN or infinity."""
+    if not np.isfinite(array).all():
+        _refuse(spec, array, ~np.isfinite(array), "is not finite:")
+
+
+def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
+    """Raise ParameterError where a value violates what was declared of the parameter.
+
+    Tolerances are relative to the largest entry: 1e-7 in double precision, a hundred roundings in lower ones.
+    """
+    if array.size == 0 or not (
+        spec.attributes or spec.log or spec.lower is not None or spec.upper is not None
+    ):
+        return
+    if array.dtype.kind in "fc":
+        precision = max(precision, float(np.finfo(array.real.dtype).eps))
+    slack = max(TOLERANCE, 100 * precision) * float(np.abs(array).max())
+    if spec.log and not (array.real > 0).all():
+        _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program, but")
+    for attribute in spec.attributes:
+        if attribute in _VIOLATED:
+            bad = _VIOLATED[attribute](array, slack)
+        elif attribute in ("diag", "sparsity") and spec.pattern is not None:
+            bad = _off_pattern(spec, array, slack)
+        else:
+            continue
+        if bad.any():
+            _refuse(spec, array, bad, f"is declared {_WORDS.get(attribute, attribute)}, but", slack)
+        if attribute in ("PSD", "NSD"):
+            _check_definite(spec, array, slack, attribute)
+    for bound, sign, word in ((spec.lower, 1, "below"), (spec.upper, -1, "above")):
+        if bound is not None:
+            bad = sign * (array.real - bound) < -slack
+            if bad.any():
+                _refuse(spec, array, bad, f"is {word} its declared bound:", slack)
+
+
+def _check_definite(spec: ParameterSpec, array: NDArray[Any], slack: float, attribute: str) -> None:
+    """Refuse symmetric matrices with an eigenvalue of the wrong sign."""
+    values = np.linalg.eigvalsh(array.astype(np.result_type(array.dtype, np.float64)))
+    word, extreme = ("smallest", values[..., 0]) if attribute == "PSD" else ("largest", values[..., -1])
+    bad = extreme < -slack if attribute == "PSD" else extreme > slack
+    if bad.any():
+        where = _first(spec, bad)
+        raise ParameterError(
+            f"parameter {spec.name!r} is declared {attribute}, but the {word} eigenvalue of {where[0]} is "
+            f"{extreme[where[1]]:.3g}{_opting_out(slack)}"
+        )
+
+
+def _off_symmetry(array: NDArray[Any], slack: float) -> Any:
+    return np.abs(array - array.conj().swapaxes(-1, -2)) > slack
+
+
+# Where a value violates an attribute, by more than a slack.
+_VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
+    "nonneg": lambda a, slack: a < -slack,
+    "nonpos": lambda a, slack: a > slack,
+    "pos": lambda a, slack: a <= 0,
+    "neg": lambda a, slack: a >= 0,
+    "imag": lambda a, slack: np.abs(a.real) > slack,
+    "symmetric": _off_symmetry,
+    "hermitian": _off_symmetry,
+    "PSD": _off_symmetry,
+    "NSD": _off_symmetry,
+    "integer": lambda a, slack: np.abs(a - np.round(a.real)) > slack,
+    "boolean": lambda a, slack: np.minimum(np.abs(a), np.abs(a - 1)) > slack,
+}
+
+
+# Attributes of which more is to be said than their names.
+_WORDS = {
+    "PSD": "PSD, hence symmetric (Hermitian if complex)",
+    "NSD": "NSD, hence symmetric (Hermitian if complex)",
+    "sparsity": "sparse, zero outside of its pattern",
+}
+
+
+def _off_pattern(spec: ParameterSpec, array: NDArray[Any], slack: float) -> Any:
+    outside = np.ones(int(np.prod(spec.shape)), dtype=bool)
+    outside[spec.pattern] = False
+    return (np.abs(array) > slack) & outside.reshape(spec.shape)
+
+
+def _refuse(
+    spec: ParameterSpec, array: NDArray[Any], bad: NDArray[np.bool_], what: str, slack: float | None = None
+) -> None:
+    where, index = _first(spec, bad)
+    said = f"{where} is {array[index]}"
+    if "symmetric" in what or "hermitian" in what:
+        mirrored = (*index[:-2], index[-1], index[-2])
+        said += f" and {_place(spec, mirrored)} is {array[mirrored]}"
+    raise ParameterError(f"parameter {spec.name!r} {what} {said}{_opting_out(slack)}")
+
+
+def _first(spec: ParameterSpec, bad: NDArray[np.bool_]) -> tuple[str, tuple[int, ...]]:
+    """Return the first place where something is bad, in words and as an index."""
+    index = tuple(int(i) for i in np.argwhere(bad)[0]) if np.ndim(bad) else ()
+    return _place(spec, index), index
+
+
+def _place(spec: ParameterSpec, index: tuple[int, ...]) -> str:
+    return f"{spec.name}[{', '.join(map(str, index))}]" if index else spec.name
+
+
+def _opting_out(slack: float | None) -> str:
+    if slack is None:
+        return ""
+    return f" (tolerance {slack:.1e}; solver_args={{'validate': False}} leaves it unchecked)"

@@ -1,0 +1,123 @@
+"""cvxpy's chain of reductions: run once without parameter values, then read forward and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from cvxpy.error import DCPError, DGPError, SolverError
+from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
+from cvxpy.reductions.solvers.conic_solvers.scs_conif import SCS
+
+from conediff.errors import ProblemError
+from conediff.program import Array
+
+# How cvxpy fails on what a reduction does not foresee, such as a parameter without a value.
+_LOOKUPS = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
+
+
+class _ParametricSCS(SCS):  # type: ignore[misc]
+    """SCS as cvxpy sees it, except that the program stays a function of the parameters."""
+
+    REQUIRES_CONSTR = False
+
+    def name(self) -> str:
+        # cvxpy wants names other than its own for solvers that are passed as objects.
+        return "CONEDIFF"
+
+    def supports_quad_obj(self) -> bool:
+        return True
+
+    def apply(self, problem: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Format the rows for SCS, and stop before any parameter value is read."""
+        prepare: Any = self._prepare_data_and_inv_data
+        _, data, inverse = prepare(problem)
+        inverse[cp.settings.OFFSET] = 0.0
+        return data, inverse
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """What cvxpy's chain made of a problem: the parametrised cone program, and the way back."""
+
+    program: Any
+    chain: Any
+    inverse: list[Any]
+
+    @property
+    def logarithms(self) -> dict[Any, Any]:
+        """Parameter -> the parameter that stands for its logarithm (geometric programs)."""
+        for reduction in self.chain.reductions:
+            if isinstance(reduction, Dgp2Dcp):
+                return dict(reduction.canon_methods._parameters)
+        return {}
+
+    def parameter_entries(self, entries: dict[int, Any]) -> dict[int, Any]:
+        """Send arrays from the user's parameters to the reduced ones; both are keyed by id."""
+        for reduction in self.chain.reductions[:-1]:
+            # Logarithms are features already.
+            if not isinstance(reduction, Dgp2Dcp):
+                entries = reduction.param_forward(entries)
+        return entries
+
+    def variable_entries(self, x: Array) -> dict[int, Any]:
+        """Split x into the user's variables, keyed by id (their logarithms in geometric programs).
+
+        Unlike `Chain.invert` this projects nothing onto the variables' attributes, so it is linear.
+        """
+        values: dict[int, Any] = self.program.split_solution(x)
+        for reduction in reversed(self.chain.reductions[:-1]):
+            if isinstance(reduction, Dgp2Dcp):
+                logs = reduction.canon_methods._variables
+                original = {new.id: old.id for old, new in logs.items()}
+                values = {original.get(key, key): value for key, value in values.items()}
+            else:
+                values = reduction.var_forward(values)
+        return values
+
+    def dual_values(self, y: Array) -> dict[int, Any]:
+        """Split y into the values of the constraints' duals, keyed by the constraints' ids."""
+        info = {"status_val": 1, "solve_time": 0.0, "setup_time": 0.0, "iter": 0, "pobj": 0.0}
+        raw = {"x": np.zeros(self.program.x.size), "y": y, "info": info}
+        duals: dict[int, Any] = self.chain.invert(raw, self.inverse).dual_vars
+        return duals
+
+
+def reduce_problem(problem: cp.Problem, gp: bool) -> Reduced:
+    """Run cvxpy's chain for SCS with the quadratic objective kept."""
+    # A problem of our own, so that the user's keeps its caches.
+    copy = cp.Problem(problem.objective, problem.constraints)
+    try:
+        with _values_withheld(problem.parameters()), warnings.catch_warnings():
+            # About backends and sparse values: nothing that the user could do better.
+            warnings.simplefilter("ignore")
+            data, chain, inverse = copy.get_problem_data(_ParametricSCS(), gp=gp, enforce_dpp=True)
+    except (SolverError, DCPError, DGPError, *_LOOKUPS) as error:
+        raise ProblemError(
+            f"cvxpy cannot turn this problem into a parametrised cone program: {error}"
+        ) from error
+    program = data[cp.settings.PARAM_PROB]
+    if program.cone_dims.pnd:
+        raise ProblemError("cvxpy left a cone in the problem that SCS does not have.")
+    return Reduced(program, chain, inverse)
+
+
+@contextmanager
+def _values_withheld(parameters: Sequence[Any]) -> Iterator[None]:
+    """Take the parameters' values away for a while.
+
+    Were a reduction to use a value it would become a constant of the maps; so it is made to fail instead.
+    """
+    values = [p._value for p in parameters]
+    for p in parameters:
+        p._value = None
+    try:
+        yield
+    finally:
+        for p, value in zip(parameters, values, strict=True):
+            p._value = value

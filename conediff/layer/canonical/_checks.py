@@ -1,0 +1,77 @@
+"""What is refused before looking inside: the wrong lists, and the wrong kind of problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cvxpy as cp
+from cvxpy.constraints.finite_set import FiniteSet
+
+from conediff.errors import ProblemError
+from conediff.layer.canonical._names import dual_owners, identity, label
+
+SYMMETRIC = ("symmetric", "PSD", "NSD")
+
+
+def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
+    """Check that the lists hold what is the problem's, once each."""
+    if not isinstance(problem, cp.Problem):
+        raise TypeError(f"The layer's problem must be a cvxpy Problem, not {type(problem).__name__}.")
+    if not isinstance(parameters, list | tuple):
+        raise ValueError("The layer's parameters must be provided as a list or tuple.")
+    if not isinstance(variables, list | tuple):
+        raise ValueError("The layer's variables must be provided as a list or tuple.")
+    own = {p.id: p for p in problem.parameters()}
+    given = {getattr(p, "id", id(p)): p for p in parameters}
+    missing = [label(p) for key, p in own.items() if key not in given]
+    extra = [label(p) for key, p in given.items() if key not in own]
+    if missing or extra:
+        raise ValueError(
+            "The layer's parameters must exactly match problem.parameters"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; not the problem's: {', '.join(extra)}" if extra else "")
+            + "."
+        )
+    known = {v.id for v in problem.variables()} | set(dual_owners(problem))
+    foreign = [label(v) for v in variables if v is not problem.objective and identity(v) not in known]
+    if foreign:
+        raise ValueError(
+            "The layer's variables must be a subset of problem.variables, of the dual variables of its "
+            f"constraints, and problem.objective; not the problem's: {', '.join(foreign)}."
+            + _instead(variables, problem)
+        )
+    for kind, items in (("parameters", parameters), ("variables", variables)):
+        keys = [identity(item) for item in items]
+        twice = sorted({label(item) for item, key in zip(items, keys, strict=True) if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"The layer's {kind} hold something more than once: {', '.join(twice)}.")
+
+
+def _instead(variables: Any, problem: cp.Problem) -> str:
+    """Say what to do about outputs that are no variables of the problem."""
+    if any(isinstance(v, cp.constraints.constraint.Constraint) for v in variables):
+        return " For the dual variable of a constraint pass constraint.dual_variables[0]."
+    if any(isinstance(v, cp.Expression) and not isinstance(v, cp.Variable | cp.Parameter) for v in variables):
+        return " For the value of an expression introduce a variable, and a constraint that it equals it."
+    return f" The problem's variables are {', '.join(v.name() for v in problem.variables())}."
+
+
+def check_kind(problem: cp.Problem) -> None:
+    """Refuse what is no continuous parametrised cone program."""
+    if not problem.variables():
+        raise ProblemError("The problem has no variables, so there is nothing to solve for.")
+    if problem.is_mixed_integer() or any(isinstance(c, FiniteSet) for c in problem.constraints):
+        raise ProblemError(
+            "The problem has boolean, integer or finite-set variables, so its solution has no derivative: "
+            "relax them, for example to bounds=[0, 1]."
+        )
+    for c in problem.constraints:
+        alpha = getattr(c, "alpha", None)
+        if alpha is not None and hasattr(alpha, "parameters") and alpha.parameters():
+            raise ProblemError(f"The exponent of the power cone {c} is a parameter; it must be a constant.")
+    for p in problem.parameters():
+        if len(p.shape) > 2 and any(p.attributes[key] for key in (*SYMMETRIC, "hermitian", "diag")):
+            raise ProblemError(
+                f"The parameter {p.name()} is a stack of structured matrices, which cvxpy cannot "
+                "canonicalise: declare one parameter for each matrix."
+            )

@@ -1,0 +1,312 @@
+"""A cvxpy problem as a differentiable function of its parameters, on NumPy arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.compat.cvxpylayers import FOREIGN, constructor_arguments, translated
+from conediff.derivative import spread
+from conediff.layer.arguments import Arguments
+from conediff.layer.maps import MapsObservability, OutputSpec, ParameterSpec, ProblemMaps
+from conediff.layer.solution import LayerSolution
+from conediff.program import Array, ConeData
+from conediff.solver.batch_solver import BatchSolver
+from conediff.solver.result import SolveResult
+from conediff.solver.settings import Settings
+
+
+class CvxpyLayer:
+    r"""The solution of a parametrised convex problem, and its derivative.
+
+    The problem is brought to a cone program once. Calling the layer with values of the parameters solves
+    it, for a whole batch at once, and returns the values of the variables.
+
+    Parameters
+    ----------
+    problem : cvxpy.Problem
+        Disciplined in its parameters (DPP). ``quad_form(x, P)`` with a PSD parameter P is allowed in the
+        objective.
+    parameters : list or tuple of cvxpy.Parameter
+        All parameters of the problem, in the order in which calls pass them.
+    variables : list or tuple
+        What calls return, in this order: variables, dual variables
+        (``constraint.dual_variables[0]``), and ``problem.objective`` for the optimal value.
+    gp : bool
+        Whether the problem is a geometric (log-log convex) program.
+    solver_args : mapping, optional
+        Defaults for every call: ``tol`` (1e-10), ``refine``, ``method``, ``threads``, ``executor`` (any
+        ``concurrent.futures.Executor``, whose workers solve), ``on_failure``, ``warm_start``, ``validate``,
+        and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
+        ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
+    solver : str, optional
+        For code that comes from cvxpylayers, as the next three: SCS solves, and a warning says so.
+    verbose : bool
+        SCS's.
+    canon_backend : str, optional
+        Without effect.
+    custom_method : object
+        Refused.
+
+    Raises
+    ------
+    DPPError
+        If the problem is not DPP; the message names the expression and a way to rewrite it.
+    ProblemError
+        If the problem is not convex, or mixed-integer, or otherwise not supported.
+    TypeError
+        If a solver argument is unknown, or an argument cannot be honoured.
+    ValueError
+        If ``parameters`` or ``variables`` are not the problem's.
+
+    Examples
+    --------
+    >>> import cvxpy as cp, numpy as np, conediff as cd
+    >>> x, c = cp.Variable(2), cp.Parameter(2)
+    >>> layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]), [c], [x])
+    >>> solution = layer.solve(np.array([1.0, -1.0]))
+    >>> solution.values[0].round(6) + 0.0
+    array([1., 0.])
+    >>> solution.vjp(np.ones(2))[0].round(6) + 0.0
+    array([1., 0.])
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        parameters: Sequence[Any],
+        variables: Sequence[Any],
+        gp: bool = False,
+        solver_args: Mapping[str, Any] | None = None,
+        *,
+        solver: str | None = None,
+        verbose: bool = False,
+        canon_backend: str | None = None,
+        custom_method: Any = None,
+    ) -> None:
+        from conediff.layer.canonical import canonicalise
+
+        gp, solver_args = constructor_arguments(gp, solver_args, solver, verbose, custom_method)
+        settings = _updated(Settings(), solver_args)
+        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
+
+    @classmethod
+    def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
+        """Build a layer from canonical maps, without cvxpy."""
+        layer = cls.__new__(cls)
+        layer._setup(maps, _updated(Settings(), solver_args))
+        return layer
+
+    def _setup(self, maps: ProblemMaps, settings: Settings) -> None:
+        self.maps = maps
+        self.settings = settings
+        self.info: dict[str, Any] = {}
+        self._engine, self._visibility = BatchSolver(maps.structure), MapsObservability(maps)
+        self._last: dict[tuple[int, ...], tuple[Array, Array, Array]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def parameters(self) -> tuple[ParameterSpec, ...]:
+        """Names, shapes and attributes of the parameters, in the order of calls."""
+        return self.maps.parameters
+
+    @property
+    def outputs(self) -> tuple[OutputSpec, ...]:
+        """Names, kinds and shapes of what calls return."""
+        return self.maps.outputs
+
+    def __call__(
+        self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[Any], ...]:
+        """Solve, and return the values of the variables; see `solve`."""
+        return self.solve(*values, solver_args=solver_args).values
+
+    def solve(
+        self,
+        *values: ArrayLike,
+        solver_args: Mapping[str, Any] | None = None,
+        precision: float | Sequence[float] = 0.0,
+    ) -> LayerSolution:
+        """Solve the problem for a batch of parameters.
+
+        Parameters
+        ----------
+        *values : arrays, shape (..., *parameter.shape)
+            One for each parameter, in order; leading dimensions are the batch, and broadcast.
+        solver_args : mapping, optional
+            Overrides the layer's defaults for this call.
+        precision : float or sequence of float
+            Relative rounding of the values, or of each, where it is coarser than their dtype's (adapters
+            convert what NumPy does not know); attributes are checked with a tolerance to match.
+
+        Returns
+        -------
+        LayerSolution
+
+        Raises
+        ------
+        ParameterError
+            If a value is not finite, or violates an attribute of its parameter.
+        SolverError
+            If an element has no solution, unless ``on_failure`` says otherwise.
+        ExecutorError
+            If the executor takes no work.
+        TypeError
+            If a solver argument is unknown, or a value no array of numbers.
+        ValueError
+            If the number or the shapes of the values do not fit.
+
+        Warns
+        -----
+        AccuracyWarning
+            If a solution is less accurate than ``tol``.
+        ConediffWarning
+            If workers of the executor were lost, and what they had was solved here.
+        """
+        settings = _updated(self.settings, solver_args)
+        arguments = Arguments.read(self.parameters, values, settings.validate, precision)
+        data, d = self.maps.evaluate(arguments.values)
+        data = data.repeated(arguments.count)
+        stack = spread.solve(self._engine, data, settings, self._start(settings, arguments))
+        solution = self._solution(arguments, data, d, stack, settings)
+        self.info = solution.info
+        if settings.warm_start is True:
+            with self._lock:
+                self._last[arguments.batch] = (stack.x, stack.y, stack.s)
+        solution.settle()
+        return solution
+
+    def resume(
+        self,
+        values: Sequence[ArrayLike],
+        state: Sequence[NDArray[Any]],
+        solver_args: Mapping[str, Any] | None = None,
+    ) -> LayerSolution:
+        """Rebuild a solution from arrays, without solving.
+
+        For frameworks that keep arrays, not objects, between the forward and the backward pass.
+
+        Parameters
+        ----------
+        values : sequence of arrays
+            The parameters with which `solve` was called.
+        state : sequence of arrays
+            ``LayerSolution.state`` of the solution that it returned.
+        solver_args : mapping, optional
+            As `solve` was given.
+
+        Returns
+        -------
+        LayerSolution
+            With the same values and derivatives; how it was solved is no longer known.
+        """
+        x, y, s, outcome = (np.asarray(part) for part in state)
+        arguments = Arguments.read(self.parameters, values, validate=False)
+        data, d = self.maps.evaluate(arguments.values)
+        stack = SolveResult.empty(len(outcome), self.maps.structure)
+        stack.x, stack.y, stack.s = x, y, s
+        stack.status[outcome == 0] = "solved"
+        settings = _updated(self.settings, solver_args)
+        data = data.repeated(arguments.count)
+        solution = self._solution(arguments, data, d, stack, settings)
+        solution.restore(outcome)
+        return solution
+
+    def _solution(
+        self, arguments: Arguments, data: ConeData, d: Array, stack: SolveResult, settings: Settings
+    ) -> LayerSolution:
+        return LayerSolution(self.maps, self._engine, self._visibility, arguments, data, d, stack, settings)
+
+    def _start(self, settings: Settings, arguments: Arguments) -> tuple[Array, Array, Array] | None:
+        """Find where to begin: nowhere, the layer's last solution for this batch shape, or one given."""
+        given = settings.warm_start
+        if given is None or given is False:
+            return None
+        if given is True:
+            with self._lock:
+                return self._last.get(arguments.batch)
+        if not isinstance(given, LayerSolution):
+            raise TypeError(
+                "warm_start must be True, False, or a solution that this layer's solve returned, "
+                f"got {given!r:.80}"
+            )
+        stack, structure = given.stack, self.maps.structure
+        if stack.x.shape != (arguments.count, structure.n) or stack.y.shape[1] != structure.m:
+            raise ValueError(
+                f"warm_start has batch shape {given.batch}, but this call has {arguments.batch}; with "
+                "warm_start=True the layer keeps its last solution for each batch shape"
+            )
+        return stack.x, stack.y, stack.s
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"], state["_engine"], state["_visibility"]
+        state["_last"] = {}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._engine, self._visibility = BatchSolver(self.maps.structure), MapsObservability(self.maps)
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.parameters)
+        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.outputs)
+        return f"{type(self).__name__}(({ins}) -> ({outs}))"
+
+
+def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:
+    """Return settings with some replaced; names of cvxpylayers are translated."""
+    return settings.updated(translated(solver_args), FOREIGN) if solver_args is not None else settings
+
+
+class OptLayer(CvxpyLayer):
+    """A layer whose problem is stated by Python functions.
+
+    Parameters
+    ----------
+    variables, parameters : lists of cvxpy.Variable, cvxpy.Parameter
+    objective : callable
+        Takes the variables, then the parameters; returns the expression to minimise.
+    inequalities, equalities : lists of callables, optional
+        Of the same arguments: g with g <= 0, h with h == 0.
+    **solver_args
+        Defaults for every call, as of `CvxpyLayer`.
+
+    Notes
+    -----
+    The functions are called once, with cvxpy objects only. A call returns one array where there is one
+    variable, and a tuple of them otherwise.
+
+    Examples
+    --------
+    >>> import cvxpy as cp, numpy as np, conediff as cd
+    >>> layer = cd.OptLayer(
+    ...     [cp.Variable(2)], [cp.Parameter(2)], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z]
+    ... )
+    >>> layer(np.array([1.0, -1.0])).round(6) + 0.0
+    array([1., 0.])
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Any],
+        parameters: Sequence[Any],
+        objective: Callable[..., Any],
+        inequalities: Sequence[Callable[..., Any]] = (),
+        equalities: Sequence[Callable[..., Any]] = (),
+        **solver_args: Any,
+    ) -> None:
+        from conediff.layer.canonical import stated_problem
+
+        problem = stated_problem(variables, parameters, objective, inequalities, equalities)
+        super().__init__(problem, parameters, variables, solver_args=solver_args)
+
+    def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:
+        """Solve; return one array where there is one variable."""
+        result = super().__call__(*values, solver_args=solver_args)
+        return result[0] if len(result) == 1 else result

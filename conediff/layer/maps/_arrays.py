@@ -1,0 +1,125 @@
+"""The maps of a problem as a flat dictionary of plain arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from conediff.cones import ProductCone
+from conediff.layer.maps.blocks import AffineBlock
+from conediff.layer.maps.outputs import OutputSpec
+from conediff.layer.maps.parameters import ParameterSpec
+from conediff.program import Pattern, Structure
+
+if TYPE_CHECKING:
+    from conediff.layer.maps.problem import ProblemMaps
+
+_OUTPUT_KEYS = ("name", "kind", "complex", "exp")
+
+
+def packed(maps: ProblemMaps) -> dict[str, Any]:
+    """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
+    header = {
+        "n": maps.structure.n,
+        "m": maps.structure.m,
+        "cones": {key: np.asarray(rows).tolist() for key, rows in maps.cones.items()},
+        "parameters": [_plain(spec, ("name", "complex", "log")) for spec in maps.parameters],
+        "outputs": [_plain(spec, _OUTPUT_KEYS) for spec in maps.outputs],
+        "duals": [[_plain(spec, _OUTPUT_KEYS) for spec in group] for group in maps.duals],
+        "sense": float(maps.sense),
+        "log_objective": bool(maps.log_objective),
+    }
+    arrays: dict[str, Any] = {"header": header}
+    for key, pattern in (("P", maps.structure.P), ("A", maps.structure.A)):
+        arrays[f"pattern.{key}.indptr"] = pattern.indptr
+        arrays[f"pattern.{key}.indices"] = pattern.indices
+    for k, block in enumerate(maps.blocks):
+        _pack_matrix(arrays, f"block.{k}", block.matrix)
+        arrays[f"block.{k}.constant"] = block.constant
+    for j, spec in enumerate(maps.parameters):
+        for key in ("lower", "upper", "pattern"):
+            if getattr(spec, key) is not None:
+                arrays[f"parameter.{j}.{key}"] = getattr(spec, key)
+    for j, output in enumerate(maps.outputs):
+        if output.matrix is not None:
+            _pack_matrix(arrays, f"output.{j}", output.matrix)
+    for j, group in enumerate(maps.duals):
+        for k, dual in enumerate(group):
+            _pack_matrix(arrays, f"dual.{j}.{k}", dual.matrix)
+    return arrays
+
+
+def unpacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ProblemMaps` from what `packed` returned."""
+    header = arrays["header"]
+    blocks = tuple(
+        AffineBlock(_unpack_matrix(arrays, f"block.{k}", sp.csc_array), arrays[f"block.{k}.constant"])
+        for k in range(5)
+    )
+    parameters = tuple(
+        ParameterSpec(
+            **_tuples(plain, ("shape", "attributes")),
+            lower=arrays.get(f"parameter.{j}.lower"),
+            upper=arrays.get(f"parameter.{j}.upper"),
+            pattern=arrays.get(f"parameter.{j}.pattern"),
+        )
+        for j, plain in enumerate(header["parameters"])
+    )
+    outputs = tuple(_output(arrays, f"output.{j}", plain) for j, plain in enumerate(header["outputs"]))
+    duals = tuple(
+        tuple(_output(arrays, f"dual.{j}.{k}", plain) for k, plain in enumerate(group))
+        for j, group in enumerate(header["duals"])
+    )
+    return {
+        "structure": _structure(arrays),
+        "cones": header["cones"],
+        "parameters": parameters,
+        "outputs": outputs,
+        "duals": duals,
+        "blocks": blocks,
+        "sense": header["sense"],
+        "log_objective": header["log_objective"],
+    }
+
+
+def _structure(arrays: Mapping[str, Any]) -> Structure:
+    header = arrays["header"]
+    n, m = header["n"], header["m"]
+    P, A = (
+        Pattern(shape, arrays[f"pattern.{key}.indptr"], arrays[f"pattern.{key}.indices"])
+        for key, shape in (("P", (n, n)), ("A", (m, n)))
+    )
+    return Structure(P, A, ProductCone.from_dict(dict(header["cones"])))
+
+
+def _output(arrays: Mapping[str, Any], key: str, plain: Mapping[str, Any]) -> OutputSpec:
+    matrix = None if plain["kind"] == "objective" else _unpack_matrix(arrays, key, sp.csr_array)
+    return OutputSpec(**_tuples(plain, ("shape",)), matrix=matrix)
+
+
+def _plain(spec: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that JSON can hold."""
+    plain = {key: getattr(spec, key) for key in keys}
+    plain["shape"] = list(spec.shape)
+    if isinstance(spec, ParameterSpec):
+        plain["attributes"] = list(spec.attributes)
+    return plain
+
+
+def _tuples(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Undo JSON's turning of tuples into lists."""
+    return {key: tuple(value) if key in keys else value for key, value in plain.items()}
+
+
+def _pack_matrix(arrays: dict[str, Any], key: str, matrix: Any) -> None:
+    for part in ("data", "indices", "indptr"):
+        arrays[f"{key}.{part}"] = getattr(matrix, part)
+    arrays[f"{key}.shape"] = np.array(matrix.shape)
+
+
+def _unpack_matrix(arrays: Mapping[str, Any], key: str, kind: Callable[..., Any]) -> Any:
+    parts = tuple(arrays[f"{key}.{part}"] for part in ("data", "indices", "indptr"))
+    return kind(parts, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))

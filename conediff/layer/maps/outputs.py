@@ -1,0 +1,71 @@
+"""One output: read from x or y, and its cotangents brought back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.program import Array
+
+
+@dataclass(frozen=True, eq=False)
+class OutputSpec:
+    """One of the arrays that the user asked for, as a linear function of x or of y.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"primal", "dual", "objective"}
+        Whether it is read from x, from y, or is the optimal value.
+    shape : tuple of int
+    complex : bool
+    exp : bool
+        Whether the exponential is taken (variables of geometric programs).
+    matrix : csr_array, shape (entries, n or m), or None for the objective
+        Rows are the entries in C order; if ``complex``, the imaginary parts follow the real ones.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    complex: bool = False
+    exp: bool = False
+    matrix: sp.csr_array | None = None
+
+    @cached_property
+    def _transpose(self) -> sp.csc_array:
+        assert self.matrix is not None
+        return self.matrix.T
+
+    def _linear(self, v: Array) -> NDArray[Any]:
+        assert self.matrix is not None, "the objective is not linear in the solution"
+        flat: NDArray[Any] = np.ascontiguousarray((self.matrix @ v.T).T)
+        if self.complex:
+            half = flat.shape[1] // 2
+            flat = flat[:, :half] + 1j * flat[:, half:]
+        return flat.reshape((len(v), *self.shape))
+
+    def value(self, v: Array) -> NDArray[Any]:
+        """Return the output, shape (B, *shape), of x or y, shape (B, n or m)."""
+        linear = self._linear(v)
+        return np.exp(linear) if self.exp else linear
+
+    def tangent(self, v: Array, dv: Array) -> NDArray[Any]:
+        """Return the change of the output for a change of x or y."""
+        linear = self._linear(dv)
+        return self.value(v) * linear if self.exp else linear
+
+    def cotangent(self, v: Array, g: ArrayLike) -> Array:
+        """Return the cotangent of x or y, shape (B, n or m), for one of the output, (B, *shape)."""
+        assert self.matrix is not None, "the objective is not linear in the solution"
+        flat = np.asarray(g).reshape(len(v), self.matrix.shape[0] // (1 + self.complex))
+        if self.complex:
+            flat = np.concatenate([flat.real, flat.imag], axis=1)
+        elif self.exp:
+            flat = flat * self.value(v).reshape(flat.shape)
+        return np.ascontiguousarray((self._transpose @ flat.T).T, dtype=np.float64)

@@ -1,0 +1,290 @@
+"""All maps of a problem together: parameters to data, solution to outputs, and the optimal value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.layer.maps._arrays import packed, unpacked
+from conediff.layer.maps.blocks import AffineBlock, Span
+from conediff.layer.maps.outputs import OutputSpec
+from conediff.layer.maps.parameters import ParameterSpec
+from conediff.program import Array, ConeData, Structure
+
+
+@dataclass(frozen=True, eq=False)
+class ProblemMaps:
+    """Everything about a convex problem that does not depend on the values of its parameters.
+
+    Parameters
+    ----------
+    structure : Structure
+        Of the cone program.
+    cones : dict
+        The same cones as SCS's dictionary, from which ``structure.cone`` was made.
+    parameters : tuple of ParameterSpec
+        In the user's order; their features stand one after the other in the same order.
+    outputs : tuple of OutputSpec
+        In the user's order.
+    blocks : tuple of AffineBlock
+        Of P, A, b, c, and the constant d of the objective (one entry).
+    sense : {1.0, -1.0}
+        -1 where the user maximises: the cone program minimises the negative.
+    log_objective : bool
+        Whether the cone program's objective is the logarithm of the user's (geometric programs).
+    duals : tuple of tuple of OutputSpec
+        Of every constraint, in the problem's order: its dual variables; none where cvxpy recovers none.
+    """
+
+    structure: Structure
+    cones: Mapping[str, Any]
+    parameters: tuple[ParameterSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    blocks: tuple[AffineBlock, ...]
+    sense: float = 1.0
+    log_objective: bool = False
+    duals: tuple[tuple[OutputSpec, ...], ...] = ()
+    # Slices of the blocks for the groups of parameters that were met, so that each is cut once.
+    _slices: dict[tuple[int, ...], tuple[sp.csc_array, sp.csr_array]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Where each parameter's features begin and end."""
+        ends = np.cumsum([0] + [spec.width for spec in self.parameters]).tolist()
+        return tuple(pairwise(ends))
+
+    @cached_property
+    def touches(self) -> tuple[tuple[bool, ...], ...]:
+        """Whether each parameter reaches each of P, A, b, c, d: ``touches[block][parameter]``."""
+        return tuple(tuple(block.touched_by(span) for span in self.spans) for block in self.blocks)
+
+    # ------------------------------------------------------------------ parameters -> data
+
+    def evaluate(self, values: Sequence[ArrayLike]) -> tuple[ConeData, Array]:
+        """Return the data of the stack of programs.
+
+        Parameters
+        ----------
+        values : sequence of arrays, each of shape (B, *shape) or (1, *shape)
+
+        Returns
+        -------
+        data : ConeData
+            A part that depends on no parameter, or only on those with one row, has one row.
+        d : array, shape (B,) or (1,)
+            Constant of the objective.
+        """
+        features = [spec.features(v) for spec, v in zip(self.parameters, values, strict=True)]
+        parts = [block.constant[None] + self._linear(k, features) for k, block in enumerate(self.blocks)]
+        return ConeData(*parts[:4]), parts[4][:, 0]
+
+    def push_forward(
+        self, values: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
+    ) -> tuple[ConeData, Array]:
+        """Return the change of the data for a change of the parameters; None stands for no change."""
+        features = [
+            None if dv is None else spec.tangent(v, dv)
+            for spec, v, dv in zip(self.parameters, values, tangents, strict=True)
+        ]
+        parts = [self._linear(k, features) for k in range(len(self.blocks))]
+        return ConeData(*parts[:4]), parts[4][:, 0]
+
+    def _linear(self, k: int, features: Sequence[Array | None]) -> Array:
+        """Return block k's matrix times the features: one product for each number of rows (1 or B)."""
+        total = np.zeros((1, len(self.blocks[k].constant)))
+        for members in self._by_rows(k, features):
+            stacked = [f for j in members if (f := features[j]) is not None]
+            joined = stacked[0] if len(stacked) == 1 else np.concatenate(stacked, axis=1)
+            total = total + np.ascontiguousarray((self._slice(k, members)[0] @ joined.T).T)
+        return total
+
+    def _slice(self, k: int, members: Sequence[int]) -> tuple[sp.csc_array, sp.csr_array]:
+        """Return block k's columns for these parameters, and their transpose."""
+        key = (k, *members)
+        if key not in self._slices:
+            columns = self.blocks[k].columns([self.spans[j] for j in members])
+            self._slices[key] = (columns, columns.T)
+        return self._slices[key]
+
+    def _by_rows(self, k: int, arrays: Sequence[Array | None]) -> list[list[int]]:
+        """Group the parameters that reach block k by the number of rows they have."""
+        groups: dict[bool, list[int]] = {}
+        for j, array in enumerate(arrays):
+            if array is not None and self.touches[k][j]:
+                groups.setdefault(len(array) == 1, []).append(j)
+        return list(groups.values())
+
+    def pull_back(
+        self,
+        values: Sequence[ArrayLike],
+        data: ConeData,
+        d: Array | None = None,
+        needed: Sequence[bool] | None = None,
+    ) -> list[NDArray[Any] | None]:
+        """Apply the transpose of `push_forward`.
+
+        Parameters
+        ----------
+        values : sequence of arrays, each of shape (B, *shape) or (1, *shape)
+        data : ConeData
+            Cotangents of P, A, b and c, in their patterns.
+        d : array, shape (B,), optional
+            Cotangent of the objective's constant; None means zero.
+        needed : sequence of bool, optional
+            Which parameters' cotangents are wanted; all by default.
+
+        Returns
+        -------
+        list of arrays, or None where not needed
+            Of the values' shapes: the cotangent of a value with one row is summed over the stack.
+        """
+        wanted = [True] * len(self.parameters) if needed is None else needed
+        sums: list[Array | None] = [
+            np.zeros((len(np.asarray(v)), spec.width)) if want else None
+            for spec, v, want in zip(self.parameters, values, wanted, strict=True)
+        ]
+        gs = (data.P, data.A, data.b, data.c, None if d is None else d[:, None])
+        for k, g in enumerate(gs):
+            if g is not None:
+                self._accumulate(k, g, sums)
+        return [
+            None if total is None else spec.cotangent(v, total)
+            for spec, v, total in zip(self.parameters, values, sums, strict=True)
+        ]
+
+    def _accumulate(self, k: int, g: Array, sums: Sequence[Array | None]) -> None:
+        """Add block k's share, matrix' g, to the cotangents of the features."""
+        for members in self._by_rows(k, sums):
+            first = sums[members[0]]
+            assert first is not None
+            # Summing before the product spares B - 1 products with what may be a large matrix.
+            rows = g.sum(axis=0, keepdims=True) if len(first) == 1 else g
+            joined = (self._slice(k, members)[1] @ rows.T).T
+            start = 0
+            for j in members:
+                total = sums[j]
+                assert total is not None
+                total += joined[:, start : start + total.shape[1]]
+                start += total.shape[1]
+
+    # ------------------------------------------------------------------ solution -> outputs
+
+    def recover(self, x: Array, y: Array, value: Array | None = None) -> list[NDArray[Any]]:
+        """Return the outputs, each of shape (B, *shape).
+
+        Parameters
+        ----------
+        x : array, shape (B, n)
+        y : array, shape (B, m)
+        value : array, shape (B,), optional
+            The optimal value, see `value`; required where the objective is one of the outputs.
+        """
+        return [_given(value) if o.kind == "objective" else o.value(_source(o, x, y)) for o in self.outputs]
+
+    def recover_tangent(
+        self, x: Array, y: Array, dx: Array, dy: Array, dvalue: Array | None = None
+    ) -> list[NDArray[Any]]:
+        """Return the change of the outputs; ``dvalue`` is that of the optimal value, see `value_tangent`."""
+        return [
+            _given(dvalue) if o.kind == "objective" else o.tangent(_source(o, x, y), _source(o, dx, dy))
+            for o in self.outputs
+        ]
+
+    def recover_cotangent(
+        self, x: Array, y: Array, cotangents: Sequence[ArrayLike | None]
+    ) -> tuple[Array, Array, Array | None]:
+        """Apply the transpose of `recover_tangent`.
+
+        Returns
+        -------
+        gx : array, shape (B, n)
+        gy : array, shape (B, m)
+        gvalue : array, shape (B,), or None
+            Cotangent of the optimal value, for `value_cotangent`; None where there is none.
+        """
+        gx, gy = np.zeros(x.shape), np.zeros(y.shape)
+        gvalue: Array | None = None
+        for output, g in zip(self.outputs, cotangents, strict=True):
+            if g is None:
+                continue
+            if output.kind == "objective":
+                gvalue = np.asarray(g, dtype=np.float64) + (0.0 if gvalue is None else gvalue)
+            elif output.kind == "primal":
+                gx += output.cotangent(x, g)
+            else:
+                gy += output.cotangent(y, g)
+        return gx, gy, gvalue
+
+    # ------------------------------------------------------------------ optimal value
+
+    def value(self, data: ConeData, d: Array, x: Array) -> Array:
+        """Return the user's objective at x, shape (B,): constant, sign and exponential included."""
+        P = self.structure.P
+        quadratic = np.sum(data.P * x[:, P.indices] * x[:, P.columns], axis=1)
+        value: Array = self.sense * (0.5 * quadratic + np.sum(data.c * x, axis=1) + d)
+        return np.exp(value) if self.log_objective else value
+
+    def _slope(self, data: ConeData, d: Array, x: Array) -> Array | float:
+        """Return the derivative of the user's objective with respect to the cone program's."""
+        return self.sense * self.value(data, d, x) if self.log_objective else self.sense
+
+    def value_tangent(
+        self, data: ConeData, d: Array, x: Array, y: Array, tangent: ConeData, dd: Array
+    ) -> Array:
+        r"""Return the change of the optimal value, shape (B,), for a change of the data.
+
+        .. math:: dv = \tfrac12 x'dP\,x + x'dc + dd + y'dA\,x - y'db
+
+        Notes
+        -----
+        The envelope theorem: to first order the Lagrangian does not see dx and dy, so no solve is needed.
+        """
+        P, A = self.structure.P, self.structure.A
+        change: Array = (
+            0.5 * np.sum(tangent.P * x[:, P.indices] * x[:, P.columns], axis=1)
+            + np.sum(tangent.A * y[:, A.indices] * x[:, A.columns], axis=1)
+            + np.sum(tangent.c * x, axis=1)
+            - np.sum(tangent.b * y, axis=1)
+            + dd
+        )
+        return self._slope(data, d, x) * change
+
+    def value_cotangent(
+        self, data: ConeData, d: Array, x: Array, y: Array, g: Array
+    ) -> tuple[ConeData, Array]:
+        """Apply the transpose of `value_tangent`: cotangents of the data and of d for g, shape (B,)."""
+        P, A = self.structure.P, self.structure.A
+        weight = np.asarray(self._slope(data, d, x) * g)
+        w = weight[:, None]
+        gP = 0.5 * w * x[:, P.indices] * x[:, P.columns]
+        return ConeData(gP, w * y[:, A.indices] * x[:, A.columns], -w * y, w * x), weight
+
+    # ------------------------------------------------------------------ plain arrays
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
+        return packed(self)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> ProblemMaps:
+        """Rebuild the maps from what `to_arrays` returned."""
+        return cls(**unpacked(arrays))
+
+
+def _source(output: OutputSpec, x: Array, y: Array) -> Array:
+    return x if output.kind == "primal" else y
+
+
+def _given(value: Array | None) -> Array:
+    if value is None:
+        raise ValueError("The objective is one of the outputs, so its value must be given.")
+    return value

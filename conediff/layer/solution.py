@@ -1,0 +1,275 @@
+"""A solved batch of a layer: values, how it went, and derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.api.derivative import PartialDerivative
+from conediff.api.failures import settle_failures
+from conediff.api.solution import Solutions, stack_info
+from conediff.derivative.diagnostics import Diagnostics, Observability
+from conediff.layer.arguments import Arguments
+from conediff.layer.maps import OutputSpec, ProblemMaps
+from conediff.program import Array, ConeData
+from conediff.solver.batch_solver import BatchSolver
+from conediff.solver.result import SolveResult
+from conediff.solver.settings import Settings
+
+
+class LayerSolution:
+    """A solved batch of a layer: values, how it went, and derivatives.
+
+    Attributes
+    ----------
+    values : tuple of arrays, shape (*batch, *shape)
+        In the order of the layer's ``variables``; NaN where an element has no solution.
+    batch : tuple of int
+    info : dict
+        Per element, shape batch: status, iterations, refinements, residual; for the batch: times in seconds.
+    """
+
+    def __init__(
+        self,
+        maps: ProblemMaps,
+        engine: BatchSolver,
+        visibility: Observability,
+        arguments: Arguments,
+        data: ConeData,
+        d: Array,
+        stack: SolveResult,
+        settings: Settings,
+    ) -> None:
+        self._maps, self._engine, self._visibility, self._arguments = maps, engine, visibility, arguments
+        self._data, self._d, self.stack, self._settings = data, d, stack, settings
+        self._fill = np.nan
+        self.batch = arguments.batch
+        self.info = {
+            key: value.reshape(self.batch) if isinstance(value, np.ndarray) else value
+            for key, value in stack_info(stack).items()
+        }
+        # Certificates of what failed are no values: they are kept in `stack` and in `cones`.
+        self._x, self._y = (np.where(stack.usable[:, None], part, np.nan) for part in (stack.x, stack.y))
+        value = maps.value(data, d, self._x) if self._has_value else None
+        recovered = maps.recover(self._x, self._y, value)
+        self.values = tuple(
+            self._dressed(spec, array) for spec, array in zip(maps.outputs, recovered, strict=True)
+        )
+
+    def settle(self) -> None:
+        """Do what the user wants done about elements that failed; see `failures.settle_failures`."""
+        answer = settle_failures(self.stack, self._settings, self, self.batch)
+        self._fill = 0.0 if answer == "zero_grad" else np.nan
+
+    @property
+    def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
+        """What `CvxpyLayer.resume` rebuilds this solution from: x, y, s, and an outcome per element.
+
+        The outcome is 0 where there is a solution; where not, 1 if the cotangents are to be NaN, 2 if zero.
+        """
+        failed = np.int8(2 if self._fill == 0.0 else 1)
+        outcome = np.where(self.stack.usable, np.int8(0), failed)
+        return self.stack.x, self.stack.y, self.stack.s, outcome
+
+    def restore(self, outcome: NDArray[np.int8]) -> None:
+        """Take over what was decided about elements that failed; see `state`."""
+        self._fill = 0.0 if (outcome == 2).any() else np.nan
+
+    @property
+    def _has_value(self) -> bool:
+        return any(spec.kind == "objective" for spec in self._maps.outputs)
+
+    @property
+    def status(self) -> NDArray[np.str_]:
+        """Status per element, shape batch: solved, inaccurate, infeasible, unbounded or failed."""
+        return self.stack.status.reshape(self.batch)
+
+    @cached_property
+    def duals(self) -> tuple[Any, ...]:
+        """Dual variables of every constraint, in the problem's order, with cvxpy's values and signs.
+
+        An array of shape (*batch, *shape) for a constraint with one dual variable, a tuple of them for one
+        with several, None where cvxpy recovers none.
+        """
+        found = [
+            tuple(self._dressed(spec, spec.value(self._y)) for spec in group) for group in self._maps.duals
+        ]
+        return tuple(group[0] if len(group) == 1 else group or None for group in found)
+
+    @property
+    def cones(self) -> Solutions:
+        """The cone programs' solutions, certificates included; the batch flattened."""
+        return Solutions(self._engine, self._data, self.stack, self._settings)
+
+    @cached_property
+    def _derivative(self) -> PartialDerivative:
+        return PartialDerivative(
+            self._engine, self._data, self.stack, self._settings, self._fill, self._visibility
+        )
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """How well the derivative is defined; of the elements that have a solution, in order."""
+        return self._derivative.inner.diagnostics
+
+    def vjp(
+        self,
+        *cotangents: ArrayLike | None,
+        needed: Sequence[bool] | None = None,
+        summed: bool = True,
+    ) -> tuple[NDArray[Any] | None, ...]:
+        """Pull cotangents of the variables back to the parameters.
+
+        Parameters
+        ----------
+        *cotangents : arrays, shape (*batch, *shape), or None
+            One for each value, in order; None means zero.
+        needed : sequence of bool, optional
+            Which parameters' cotangents to compute; all by default.
+        summed : bool
+            Whether to sum over the axes along which a parameter was broadcast; if not, every element of the
+            batch has its own cotangents.
+
+        Returns
+        -------
+        tuple of arrays or None
+            Each in the shape in which its parameter was passed, or, not ``summed``, (*batch, *shape); None
+            where not needed. A complex cotangent is dL/dRe + i dL/dIm.
+
+        Raises
+        ------
+        ValueError
+            If the number of the cotangents, or a shape, does not fit.
+
+        Warns
+        -----
+        DegeneracyWarning
+            If the solution map is not differentiable; the least-squares answer of least norm is returned.
+        AccuracyWarning
+            If a linear solve fell short of its tolerance.
+        """
+        outputs = self._maps.outputs
+        if needed is not None and len(needed) != len(self._maps.parameters):
+            raise ValueError(
+                f"needed must say True or False for each of {len(self._maps.parameters)} parameters, "
+                f"got {len(needed)}"
+            )
+        stacks = self._stacks(cotangents)
+        gx, gy, gvalue = self._maps.recover_cotangent(self._x, self._y, stacks)
+        g, gd = self._data.zeros(), None
+        if any(stack is not None and o.kind != "objective" for stack, o in zip(stacks, outputs, strict=True)):
+            g = self._derivative.pull(gx, gy, np.zeros_like(gy))
+        if gvalue is not None:
+            direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
+            g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
+        g, gd = self._without_failed(g, gd, stacks)
+        arguments = self._arguments if summed else self._arguments.unshared()
+        pulled = self._maps.pull_back(arguments.values, g, gd, needed)
+        return tuple(
+            None if array is None else arguments.unstack(k, array).astype(self._dtype(array), copy=False)
+            for k, array in enumerate(pulled)
+        )
+
+    def jvp(self, *tangents: ArrayLike | None) -> tuple[NDArray[Any], ...]:
+        """Push tangents of the parameters forward to the variables.
+
+        Parameters
+        ----------
+        *tangents : arrays, or None
+            One for each parameter, in the shape in which it was passed, or one that broadcasts to
+            (*batch, *shape), so that elements that share a value may have tangents of their own; None means
+            zero.
+
+        Returns
+        -------
+        tuple of arrays, shape (*batch, *shape)
+            One for each value.
+
+        Raises
+        ------
+        ValueError
+            If the number of the tangents, or a shape, does not fit.
+
+        Warns
+        -----
+        DegeneracyWarning, AccuracyWarning
+            As `vjp`.
+        """
+        arguments = self._arguments
+        if len(tangents) != len(arguments.shapes):
+            raise ValueError(
+                f"expected {len(arguments.shapes)} tangents, one per parameter, got {len(tangents)}"
+            )
+        stacks = [self._tangent(k, tangent) for k, tangent in enumerate(tangents)]
+        change, dd = self._maps.push_forward(arguments.values, stacks)
+        dx, dy, _ = self._derivative.push(change.repeated(len(self._x)))
+        dvalue = None
+        if self._has_value:
+            dvalue = self._maps.value_tangent(self._data, self._d, self._x, self._y, change, dd)
+        pushed = self._maps.recover_tangent(self._x, self._y, dx, dy, dvalue)
+        return tuple(
+            self._dressed(spec, array) for spec, array in zip(self._maps.outputs, pushed, strict=True)
+        )
+
+    def _without_failed(
+        self, g: ConeData, gd: Array | None, cotangents: Sequence[NDArray[Any] | None]
+    ) -> tuple[ConeData, Array | None]:
+        """Put NaN, or zero, into the cotangents of elements that have no solution.
+
+        Zero in any case where nothing was asked of an element: a loss that leaves it out is then right also
+        for parameters that all elements share.
+        """
+        failed = ~self.stack.usable
+        if not failed.any():
+            return g, gd
+        asked = np.zeros(len(failed), dtype=bool)
+        for cotangent in cotangents:
+            if cotangent is not None:
+                asked |= (cotangent != 0).reshape(len(failed), -1).any(axis=1)
+        fill = np.where(asked, self._fill, 0.0)
+        parts = (np.where(failed[:, None], fill[:, None], part) for part in (g.P, g.A, g.b, g.c))
+        return ConeData(*parts), None if gd is None else np.where(failed, fill, gd)
+
+    def _stacks(self, cotangents: Sequence[ArrayLike | None]) -> list[NDArray[Any] | None]:
+        """Flatten the batch of the cotangents."""
+        outputs = self._maps.outputs
+        if len(cotangents) != len(outputs):
+            raise ValueError(f"expected {len(outputs)} cotangents, one per variable, got {len(cotangents)}")
+        result: list[NDArray[Any] | None] = []
+        for cotangent, spec in zip(cotangents, outputs, strict=True):
+            array = None if cotangent is None else np.asarray(cotangent)
+            if array is not None and array.shape != self.batch + spec.shape:
+                raise ValueError(
+                    f"the cotangent of {spec.name!r} must have shape {self.batch + spec.shape}, "
+                    f"but has {array.shape}"
+                )
+            result.append(None if array is None else array.reshape((len(self._x), *spec.shape)))
+        return result
+
+    def _tangent(self, k: int, tangent: ArrayLike | None) -> NDArray[Any] | None:
+        """Bring a tangent into the form in which its parameter's value is stacked."""
+        if tangent is None:
+            return None
+        shape, value = self._arguments.shapes[k], self._arguments.values[k]
+        array = np.asarray(tangent)
+        if array.shape == shape and array.size == value.size:
+            return array.reshape(value.shape)
+        try:
+            full = np.broadcast_to(array, self.batch + value.shape[1:])
+        except ValueError:
+            name = self._maps.parameters[k].name
+            raise ValueError(
+                f"the tangent of {name!r} must have shape {shape}, but has {array.shape}"
+            ) from None
+        return full.reshape((self._arguments.count, *value.shape[1:]))
+
+    def _dressed(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:
+        return stack.reshape(self.batch + spec.shape).astype(self._dtype(stack), copy=False)
+
+    def _dtype(self, array: NDArray[Any]) -> np.dtype[Any]:
+        real = self._arguments.dtype
+        return np.result_type(real, np.complex64) if array.dtype.kind == "c" else real
