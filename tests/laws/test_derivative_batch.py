@@ -555,11 +555,11 @@ def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Two programs to a chunk, or three."""
-    monkeypatch.setattr("conediff.batch._CUT", 1)
+    monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
     chunks = BatchSolver.chunks
 
     def pairs(engine, count):
-        monkeypatch.setattr("conediff.batch._CHUNK", 2.9 * engine.kkt.pattern.nnz)
+        monkeypatch.setattr("conediff.solver.batch_solver._CHUNK", 2.9 * engine.kkt.pattern.nnz)
         return chunks(engine, count)
 
     monkeypatch.setattr(BatchSolver, "chunks", pairs)

@@ -157,8 +157,10 @@ class TestRefinement:
         program = quadratic_program(rng)
         data = stack(program, 30, rng)
         whole = solve(program, data)
-        monkeypatch.setattr("conediff.batch._CUT", 1)
-        monkeypatch.setattr("conediff.batch._CHUNK", 7 * KKTSystem(program.structure).pattern.nnz)
+        monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
+        monkeypatch.setattr(
+            "conediff.solver.batch_solver._CHUNK", 7 * KKTSystem(program.structure).pattern.nnz
+        )
         chunked = solve(program, data)
         assert len(chunked.factors) == 8
         assert np.allclose(chunked.x, whole.x, rtol=1e-12)

@@ -101,7 +101,7 @@ def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
         stack.x = stack.x * (1 + 1e-15 * (settings.threads or 1))
         return right(*solved)
 
-    monkeypatch.setattr(conediff.layer, "LayerSolution", wrong)
+    monkeypatch.setattr(conediff.layer.layer, "LayerSolution", wrong)
     assert failures(capsys) == (1, ["threads"])
 
 
@@ -117,7 +117,7 @@ def test_an_error_is_a_failure_and_the_others_are_still_run(alone, monkeypatch, 
 
 
 def test_a_missing_warning_is_found(alone, monkeypatch, capsys):
-    monkeypatch.setattr("conediff.derivative.warn", lambda *_: None)
+    monkeypatch.setattr("conediff.derivative.kkt_derivative.warn", lambda *_: None)
     code, named = failures(capsys)
     assert code == 1 and named == ["no derivative"]
 

@@ -189,10 +189,10 @@ def test_times_are_those_of_all_workers(layer):
 def test_threads_are_for_each_worker(layer, monkeypatch, threads):
     """One by default, for workers share the processors."""
     asked = []
-    monkeypatch.setattr("conediff.batch._CUT", 1)
-    monkeypatch.setattr("conediff.batch._CHUNK", 1)
-    monkeypatch.setattr("conediff.batch.mapper", lambda count: asked.append(count) or map)
-    monkeypatch.setattr("conediff.chunked.mapper", lambda count: asked.append(count) or map)
+    monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
+    monkeypatch.setattr("conediff.solver.batch_solver._CHUNK", 1)
+    monkeypatch.setattr("conediff.solver.batch_solver.mapper", lambda count: asked.append(count) or map)
+    monkeypatch.setattr("conediff.derivative.chunked.mapper", lambda count: asked.append(count) or map)
     settings = {"executor": Sent(), "threads": threads}
     layer.solve(VALUES, solver_args=settings).vjp(WEIGHTS, WEIGHTS[:, 0])
     assert len(asked) >= 4 and set(asked) == {threads or 1}

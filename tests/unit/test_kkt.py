@@ -274,7 +274,7 @@ def test_many_large_cones_and_others_are_left_to_gmres(monkeypatch):
     s, data, derivative = large_stack()
     rhs = np.random.default_rng(33).standard_normal((2, s.n + s.m))
     expected = KKTSystem(s).factor(data, derivative).solve(rhs)[0]
-    monkeypatch.setattr("conediff.low_rank._COLUMNS", 7)
+    monkeypatch.setattr("conediff.kkt.low_rank._COLUMNS", 7)
     factor = KKTSystem(s).factor(data, derivative)
     assert factor._low_rank is None
     np.testing.assert_allclose(factor.solve(rhs)[0], expected, rtol=1e-7, atol=1e-9)
