@@ -8,14 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
-from conediff.derivative.chunked import ChunkedDerivative
-from conediff.derivative.diagnostics import Diagnostics, Observability
-from conediff.derivative.framed import FramedDerivative
-from conediff.derivative.spread import SpreadDerivative
-from conediff.program import Array, ConeData
-from conediff.solver.batch_solver import BatchSolver
-from conediff.solver.result import SolveResult
-from conediff.solver.settings import Settings
+from conediff.derivative import BatchDerivative as StackDerivative
+from conediff.derivative import Diagnostics
+from conediff.program import Array, ConeData, Products
 
 
 class DataTangent(NamedTuple):
@@ -27,68 +22,11 @@ class DataTangent(NamedTuple):
     dc: Any
 
 
-class PartialDerivative:
-    """Derivative of those elements of a stack that have a solution; NaN for the others.
-
-    Parameters
-    ----------
-    engine : BatchSolver
-    data : ConeData
-    stack : SolveResult
-    settings : Settings
-        ``method``, ``threads`` and ``executor`` are read.
-    fill : float
-        Cotangents of elements without a solution.
-    visibility : Observability, optional
-        See `FramedDerivative`.
-    """
-
-    def __init__(
-        self,
-        engine: BatchSolver,
-        data: ConeData,
-        stack: SolveResult,
-        settings: Settings,
-        fill: float = np.nan,
-        visibility: Observability | None = None,
-    ) -> None:
-        self.index = np.flatnonzero(stack.usable)
-        self.count, self._fill = len(stack.x), fill
-        self._all = self.index.size == self.count
-        take = slice(None) if self._all else self.index
-        data = data if self._all else data.take(self.index)
-        point = stack.x[take], stack.y[take], stack.s[take]
-        factors = stack.take_factors() if self._all else None
-        self.inner = ChunkedDerivative(engine, data, *point, settings, visibility, factors)
-        self._answering: ChunkedDerivative | SpreadDerivative = self.inner
-        if settings.executor is not None:
-            self._answering = SpreadDerivative(self.inner, engine, data, *point, settings, visibility)
-
-    def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
-        """Apply the derivative; see `FramedDerivative.push`."""
-        if self._all:
-            return self._answering.push(tangent)
-        dx, dy, ds = self._answering.push(tangent.take(self.index))
-        return self._spread(dx, np.nan), self._spread(dy, np.nan), self._spread(ds, np.nan)
-
-    def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
-        """Apply the adjoint; see `FramedDerivative.pull`."""
-        if self._all:
-            return self._answering.pull(gx, gy, gs)
-        g = self._answering.pull(gx[self.index], gy[self.index], gs[self.index])
-        return ConeData(*(self._spread(part, self._fill) for part in (g.P, g.A, g.b, g.c)))
-
-    def _spread(self, rows: Array, fill: float) -> Array:
-        result = np.full((self.count, rows.shape[1]), fill)
-        result[self.index] = rows
-        return result
-
-
 class Derivative:
     """Derivative of the solution map of one program, at its solution."""
 
-    def __init__(self, stack: FramedDerivative) -> None:
-        self._stack = stack
+    def __init__(self, stack: StackDerivative, x: Array, y: Array) -> None:
+        self._stack, self._x, self._y = stack, x, y
 
     def jvp(
         self,
@@ -131,9 +69,8 @@ class Derivative:
         -----
         One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019).
         """
-        inner = self._stack
-        n, m = inner.structure.n, inner.structure.m
-        x, y = inner.x[0], inner.y[0]
+        structure, x, y = self._stack.structure, self._x, self._y
+        n, m = structure.n, structure.m
         dPx, dAx, dAty = np.zeros(n), np.zeros(m), np.zeros(n)
         if dP is not None:
             dP = _shaped("dP", dP, (n, n))
@@ -141,7 +78,8 @@ class Derivative:
         if dA is not None:
             dA = _shaped("dA", dA, (m, n))
             dAx, dAty = dA @ x, dA.T @ y
-        dx, dy, ds = inner.jvp(dPx[None], dAx[None], dAty[None], _row("db", db, m), _row("dc", dc, n))
+        change = Products(dPx[None], dAx[None], dAty[None], _row("db", db, m), _row("dc", dc, n))
+        dx, dy, ds = self._stack.jvp(change)
         return dx[0], dy[0], ds[0]
 
     def vjp(
@@ -198,8 +136,8 @@ class Derivative:
 class BatchDerivative:
     """Derivatives of the solution maps of a batch; NaN where there is no solution."""
 
-    def __init__(self, partial: PartialDerivative) -> None:
-        self._partial = partial
+    def __init__(self, stack: StackDerivative) -> None:
+        self._stack = stack
 
     def jvp(
         self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None
@@ -216,10 +154,9 @@ class BatchDerivative:
         -------
         dx, dy, ds : arrays, shape (B, n), (B, m), (B, m)
         """
-        structure = self._partial.inner.structure
-        count = self._partial.count
+        structure, count = self._stack.structure, self._stack.count
         P, A = structure.P.nnz, structure.A.nnz
-        return self._partial.push(
+        return self._stack.push(
             ConeData(
                 _rows("dP", dP, count, P),
                 _rows("dA", dA, count, A),
@@ -241,8 +178,8 @@ class BatchDerivative:
             ``dP`` and ``dA`` as values (B, nnz) on the sparsity of P and A, in CSC order; ``db`` (B, m);
             ``dc`` (B, n).
         """
-        structure, count = self._partial.inner.structure, self._partial.count
-        g = self._partial.pull(
+        structure, count = self._stack.structure, self._stack.count
+        g = self._stack.pull(
             _rows("dx", dx, count, structure.n),
             _rows("dy", dy, count, structure.m),
             _rows("ds", ds, count, structure.m),
@@ -252,7 +189,7 @@ class BatchDerivative:
     @property
     def diagnostics(self) -> Diagnostics:
         """Of the elements that have a solution, in order."""
-        return self._partial.inner.diagnostics
+        return self._stack.diagnostics
 
 
 def _shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:

@@ -1,4 +1,4 @@
-"""What becomes of elements of a batch that have no accurate solution."""
+"""Elements of a batch without an accurate solution: raise, warn, or decide what their cotangents are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
 # What statuses mean, and what to do.
-_IN_WORDS = {
+_MEANINGS = {
     "infeasible": "the problem is infeasible: with these data no point satisfies all constraints",
     "unbounded": "the problem is unbounded: with these data the objective improves without limit",
     "failed": "no accurate solution was found: bring data and variables to about one, or allow more "
@@ -20,25 +20,22 @@ _IN_WORDS = {
 }
 
 
-def settle_failures(
-    stack: SolveResult, settings: Settings, solutions: Any, shape: tuple[int, ...] | None = None
-) -> str:
-    """Do what the user wants done about elements without an accurate solution.
+def handle_failures(
+    result: SolveResult, settings: Settings, solutions: Any, shape: tuple[int, ...] | None = None
+) -> None:
+    """Do with elements without an accurate solution as ``on_failure`` says.
+
+    This is the only place where it is decided what their cotangents are: ``result.failed_cotangent`` is set.
 
     Parameters
     ----------
-    stack : SolveResult
+    result : SolveResult
     settings : Settings
         ``on_failure`` and ``tol`` are read.
     solutions : object
         What the error carries, and what a callable is given.
     shape : tuple of int, optional
         Batch shape in which elements are named; (B,) by default.
-
-    Returns
-    -------
-    str
-        "nan" or "zero_grad": what cotangents of failed elements are to be.
 
     Raises
     ------
@@ -51,38 +48,38 @@ def settle_failures(
         If a solution is less accurate than ``tol``.
     """
     # Without refinement SCS's own tolerances hold, which may be looser than ours.
-    inaccurate = np.flatnonzero(stack.usable & (stack.residual > 10 * settings.tol))
+    inaccurate = np.flatnonzero(result.has_solution & (result.residual > 10 * settings.tol))
     if inaccurate.size:
-        worst = stack.residual[inaccurate].max()
+        worst = result.residual[inaccurate].max()
         warn(
-            f"{inaccurate.size} of {len(stack.x)} solutions are less accurate than tol={settings.tol:g}: "
+            f"{inaccurate.size} of {len(result.x)} solutions are less accurate than tol={settings.tol:g}: "
             f"relative KKT residual up to {worst:.1e}; see .info, scale the problem, or allow more "
             "iterations (max_iters)",
             AccuracyWarning,
         )
-    failed = np.flatnonzero(~stack.usable)
+    failed = np.flatnonzero(~result.has_solution)
     answer: Any = settings.on_failure
     if failed.size and callable(answer):
         answer = answer(solutions) or "nan"
         if answer not in ("raise", "nan", "zero_grad"):
             raise ValueError(f"on_failure must answer 'raise', 'nan' or 'zero_grad', not {answer!r}")
     if failed.size and answer == "raise":
-        raise _solver_error(stack, failed, shape or (len(stack.x),), solutions)
-    return "zero_grad" if answer == "zero_grad" else "nan"
+        raise _solver_error(result, failed, shape or (len(result.x),), solutions)
+    result.failed_cotangent = 0.0 if answer == "zero_grad" else np.nan
 
 
 def _solver_error(
-    stack: SolveResult, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any
+    result: SolveResult, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any
 ) -> SolverError:
     indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
-    statuses = tuple(str(status) for status in stack.status[failed])
-    if len(stack.x) == 1 and shape in ((), (1,)):
-        what, its = _IN_WORDS.get(statuses[0], f"the problem is {statuses[0]}"), "its"
+    statuses = tuple(str(status) for status in result.status[failed])
+    if len(result.x) == 1 and shape in ((), (1,)):
+        what, its = _MEANINGS.get(statuses[0], f"the problem is {statuses[0]}"), "its"
     else:
         its = "their"
         names = [index[0] if len(index) == 1 else index for index in indices]
         listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
-        what = f"{len(failed)} of {len(stack.x)} elements have no solution: " + ", ".join(listed[:10])
+        what = f"{len(failed)} of {len(result.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
     return SolverError(
         f"{what}. What was found, certificates included, is in .solutions of this error; with "

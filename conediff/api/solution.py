@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.api.derivative import BatchDerivative, Derivative, PartialDerivative
-from conediff.derivative.framed import FramedDerivative
+from conediff.api.derivative import BatchDerivative, Derivative
+from conediff.derivative import BatchDerivative as StackDerivative
 from conediff.errors import SolverError
 from conediff.program import ConeData
 from conediff.solver.batch_solver import BatchSolver
@@ -32,15 +33,16 @@ class Solution:
         iterations, refinements, residual, setup_time, solve_time, refine_time (seconds).
     """
 
-    def __init__(self, parent: Solutions, index: int) -> None:
-        self._parent, self._index = parent, index
-        stack = parent._stack
-        # Copies, here and for the batch: they are the user's, and the derivative is taken at the originals.
-        self.x, self.y, self.s = stack.x[index].copy(), stack.y[index].copy(), stack.s[index].copy()
-        self.status = str(stack.status[index])
+    def __init__(self, batch: SolvedBatch, index: int) -> None:
+        self._batch, self._index = batch, index
+        result = batch.result
+        # Copies, here and for the batch: they belong to the user, and the derivative is taken at the
+        # originals.
+        self.x, self.y, self.s = result.x[index].copy(), result.y[index].copy(), result.s[index].copy()
+        self.status = str(result.status[index])
         self.info = {
             key: value[index].item() if isinstance(value, np.ndarray) else value
-            for key, value in parent.info.items()
+            for key, value in solve_info(result).items()
             if key != "status"
         }
 
@@ -61,23 +63,11 @@ class Solution:
         """
         if self.status not in ("solved", "inaccurate"):
             raise SolverError(
-                f"there is no derivative, for there is no solution: the program is {self.status}",
+                f"there is no derivative, because there is no solution: the program is {self.status}",
                 solutions=self,
             )
-        parent, index = self._parent, np.array([self._index])
-        solved = parent._stack
-        settings = parent._settings.updated({} if method is None else {"method": method})
-        stack = FramedDerivative(
-            parent._engine.frames,
-            parent._engine.kkt,
-            parent._data.take(index),
-            solved.x[index],
-            solved.y[index],
-            solved.s[index],
-            settings.method,
-            factor=(solved.take_factors() or [None])[0] if len(parent) == 1 else None,
-        )
-        return Derivative(stack)
+        one = self._batch.take(self._index)
+        return Derivative(one.derivative(method), one.result.x[0], one.result.y[0])
 
     def __repr__(self) -> str:
         return f"Solution(status={self.status!r}, residual={self.info['residual']:.1e})"
@@ -95,50 +85,67 @@ class Solutions:
         refine_time, in seconds.
     """
 
-    def __init__(self, engine: BatchSolver, data: ConeData, stack: SolveResult, settings: Settings) -> None:
-        self._engine, self._data, self._stack, self._settings = engine, data, stack, settings
-        self.x, self.y, self.s, self.status = (
-            stack.x.copy(),
-            stack.y.copy(),
-            stack.s.copy(),
-            stack.status.copy(),
-        )
-        self._fill = 0.0 if settings.on_failure == "zero_grad" else np.nan
+    def __init__(self, batch: SolvedBatch) -> None:
+        self._batch, result = batch, batch.result
+        self.x, self.y, self.s = result.x.copy(), result.y.copy(), result.s.copy()
+        self.status = result.status.copy()
 
     @cached_property
     def info(self) -> dict[str, Any]:
         """How the solve went."""
-        return stack_info(self._stack)
+        return solve_info(self._batch.result)
 
     @property
     def failed(self) -> NDArray[np.bool_]:
         """Where there is no solution, shape (B,)."""
-        return ~self._stack.usable
+        return ~self._batch.result.has_solution
 
     def derivative(self, method: str | None = None) -> BatchDerivative:
         """Return the derivatives of all solution maps; see `Solution.derivative`."""
-        settings = self._settings.updated({} if method is None else {"method": method})
-        return BatchDerivative(PartialDerivative(self._engine, self._data, self._stack, settings, self._fill))
+        return BatchDerivative(self._batch.derivative(method))
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> Solution:
         index = operator.index(index)
-        return Solution(self, range(len(self))[index])
+        return Solution(self._batch, range(len(self))[index])
 
     def __iter__(self) -> Iterator[Solution]:
         return (self[i] for i in range(len(self)))
 
 
-def stack_info(stack: SolveResult) -> dict[str, Any]:
-    """Describe how the solve of a stack went."""
+@dataclass(frozen=True)
+class SolvedBatch:
+    """A solved batch, with all that its derivative needs."""
+
+    solver: BatchSolver
+    data: ConeData
+    result: SolveResult
+    settings: Settings
+
+    def derivative(self, method: str | None = None) -> StackDerivative:
+        """Return the derivative of the stack."""
+        settings = self.settings if method is None else self.settings.updated({"method": method})
+        return StackDerivative(self.solver, self.data, self.result, settings)
+
+    def take(self, index: int) -> SolvedBatch:
+        """Return a batch of one element; it is differentiated in this process."""
+        settings = replace(self.settings, executor=None)
+        if self.result.count == 1:
+            return replace(self, settings=settings)
+        one = np.array([index])
+        return SolvedBatch(self.solver, self.data.take(one), self.result.take(one), settings)
+
+
+def solve_info(result: SolveResult) -> dict[str, Any]:
+    """Return how the solve of a stack went, as users see it."""
     return {
-        "status": stack.status,
-        "iterations": stack.iterations,
-        "refinements": stack.refinements,
-        "residual": stack.residual,
-        "setup_time": stack.setup_time,
-        "solve_time": stack.solve_time,
-        "refine_time": stack.refine_time,
+        "status": result.status,
+        "iterations": result.iterations,
+        "refinements": result.refinements,
+        "residual": result.residual,
+        "setup_time": result.setup_time,
+        "solve_time": result.solve_time,
+        "refine_time": result.refine_time,
     }

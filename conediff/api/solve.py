@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from conediff.api.failures import settle_failures
-from conediff.api.solution import Solution, Solutions
-from conediff.derivative import spread
+from conediff.api.failures import handle_failures
+from conediff.api.solution import Solution, Solutions, SolvedBatch
 from conediff.errors import ParameterError, ProblemError
-from conediff.kkt.ldl import convex
-from conediff.program import Array, ConeData, ConeProgram, Pattern, Structure, union
+from conediff.kkt.ldl import is_psd
+from conediff.program import Array, ConeData, ConeProgram, Pattern, Point, Structure, union
 from conediff.solver.batch_solver import BatchSolver
 from conediff.solver.settings import Settings
 
@@ -61,10 +60,10 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     """
     if not isinstance(program, ConeProgram):
         raise TypeError(f"solve takes a ConeProgram, got {type(program).__name__}; for cvxpy see CvxpyLayer")
-    engine = BatchSolver(program.structure)
+    solver = BatchSolver(program.structure)
     start = None if warm_start is None else _start(warm_start, program.structure, 1)
     _check_convex(program.structure, program.data)
-    return _solved(engine, program.data, Settings().updated(settings), start)[0]
+    return _solved(solver, program.data, Settings().updated(settings), start)[0]
 
 
 def solve_batch(
@@ -130,23 +129,20 @@ def solve_unchecked(programs: Sequence[ConeProgram], warm_start: Any = None, **s
 
 
 def _check_convex(structure: Structure, data: ConeData) -> None:
-    bad = np.flatnonzero(~convex(structure, data.P))
+    bad = np.flatnonzero(~is_psd(structure, data.P))
     if bad.size:
         where = f" of element {bad[0]}" if data.count > 1 else ""
         raise ProblemError(f"the program is not convex: P{where} is not positive semidefinite")
 
 
-def _solved(
-    engine: BatchSolver, data: ConeData, settings: Settings, start: tuple[Array, Array, Array] | None
-) -> Solutions:
-    stack = spread.solve(engine, data, settings, start)
-    solutions = Solutions(engine, data, stack, settings)
-    answer = settle_failures(stack, settings, solutions)
-    solutions._fill = 0.0 if answer == "zero_grad" else np.nan
+def _solved(solver: BatchSolver, data: ConeData, settings: Settings, start: Point | None) -> Solutions:
+    result = solver.solve(data, settings, start)
+    solutions = Solutions(SolvedBatch(solver, data, result, settings))
+    handle_failures(result, settings, solutions)
     return solutions
 
 
-def _start(warm_start: Any, structure: Structure, count: int) -> tuple[Array, Array, Array]:
+def _start(warm_start: Any, structure: Structure, count: int) -> Point:
     """Read x, y and s from a solution or a tuple."""
     if isinstance(warm_start, (Solution, Solutions)):
         warm_start = (warm_start.x, warm_start.y, warm_start.s)
@@ -162,7 +158,7 @@ def _start(warm_start: Any, structure: Structure, count: int) -> tuple[Array, Ar
             wanted = (count, size) if count > 1 else (size,)
             raise ValueError(f"warm_start: {name} must have shape {wanted}, but has {array.shape}")
         arrays.append(array.reshape(count, size))
-    return arrays[0], arrays[1], arrays[2]
+    return Point(*arrays)
 
 
 def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeData:

@@ -1,21 +1,17 @@
-"""How well a derivative is defined at a solution: conditioning, uniqueness, kinks, and who would notice."""
+"""How well a derivative is defined at a solution, and what of the cone program a user can observe."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones import ProductDerivative
 from conediff.kkt.least_squares import LinearSolution
 from conediff.program import Array, ConeData
-
-# Distance to a kink of the projection, relative to v, below which the map counts as not differentiable.
-KINK = 1e-9
-# An entry below this, relative to the largest, counts as zero: where K is singular, answers have its noise.
-MOVED = 1e-6
+from conediff.scaling import ConeScaling
 
 
 @dataclass(frozen=True)
@@ -44,44 +40,58 @@ class Diagnostics:
     differentiable: NDArray[np.bool_]
     reports: dict[int, LinearSolution]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Diagnostics], reports: dict[int, LinearSolution]) -> Diagnostics:
+        """Join the diagnostics of the parts of a stack."""
+
+        def join(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        return cls(
+            condition=join("condition"),
+            strict_complementarity=join("strict_complementarity"),
+            primal_unique=join("primal_unique"),
+            dual_unique=join("dual_unique"),
+            differentiable=join("differentiable"),
+            reports=reports,
+        )
+
 
 class Observability(Protocol):
-    """What somebody sees of a cone program who knows it through maps only, as a layer's user does.
+    """What is observed of a cone program by somebody who knows it through maps only, such as a layer's user.
 
-    A cone program may have auxiliary variables, or duals, that are not unique while all that the user sees
-    is. Then K is singular, and yet the derivative that the user asks for is well defined.
+    A cone program may have auxiliary variables, or duals, that are not unique while all that the user
+    observes is. Then K is singular, and yet the derivative that the user asks for is well defined.
     """
 
     def of_data(self, g: ConeData) -> NDArray[np.bool_]:
-        """Whether a cotangent of the data reaches the user's parameters, shape (B,)."""
+        """Return whether a cotangent of the data reaches the user's parameters, shape (B,)."""
 
     def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
-        """Whether a change of the solution reaches the user's outputs, shape (B,)."""
+        """Return whether a change of the solution reaches the user's outputs, shape (B,)."""
 
-    def take(self, index: NDArray[np.intp]) -> Observability:
-        """Return what is seen of the programs at these positions."""
+    def take(self, index: NDArray[np.intp] | slice) -> Observability:
+        """Return what is observed of the programs at these positions."""
+
+
+@dataclass(frozen=True)
+class ScaledObservability:
+    """What is observed of programs in a cone scaling by somebody who knows them without it."""
+
+    unscaled: Observability
+    scaling: ConeScaling
+
+    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
+        return self.unscaled.of_data(self.scaling.data_back(g))
+
+    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+        return self.unscaled.of_solution(dx * self.scaling.columns, self.scaling.dual_back(dy))
+
+    def take(self, index: NDArray[np.intp] | slice) -> Observability:
+        return ScaledObservability(self.unscaled.take(index), self.scaling.take(index))
 
 
 def peak(stack: Array) -> Array:
-    """Largest magnitudes of a stack of vectors, shape (B,)."""
+    """Return the largest magnitude of every vector of a stack, shape (B,)."""
     largest: Array = np.abs(stack).max(axis=1, initial=0.0)
     return largest
-
-
-def rows_at_kinks(D: ProductDerivative, v: Array, h: Array) -> NDArray[np.bool_]:
-    """Rows of cones at a kink of the projection in which h is not zero, shape (B, m).
-
-    Parameters
-    ----------
-    D : ProductDerivative
-    At v.
-    v, h : arrays, shape (B, m)
-    """
-    size, largest = peak(v), peak(h)
-    kinked = np.zeros(h.shape, dtype=bool)
-    for _, rows, group in D.groups:
-        at_kink = group.margin <= KINK * np.where(size > 0, size, 1)[:, None]
-        if at_kink.any():
-            moved = np.abs(h[:, rows]).max(axis=-1) > MOVED * largest[:, None]
-            kinked[:, rows] = (at_kink & moved)[..., None]
-    return kinked

@@ -1,8 +1,8 @@
-r"""The derivative of the solution map, forward and reverse, for a stack of programs.
+r"""The derivative of the solution map, forward and reverse, at the solutions of one part of a stack.
 
-With J the Jacobian of the KKT residual (see `residual`), a perturbation of the data moves the solution by
-J (dx, dv) = -(dP x + dA'y + dc, dA x - db), and dy = D dv, ds = D dv - dv. Both modes go through the
-reduced symmetric system (see `kkt`):
+With J the Jacobian of the KKT residual (see `kkt.residual`), a perturbation of the data moves the solution by
+J (dx, dv) = -(dP x + dA'y + dc, dA x - db), and dy = D dv, ds = D dv - dv. Both modes go through the reduced
+symmetric system (see `kkt.matrix`):
 
 .. math::
     \text{JVP:}\quad & K (dx, t) = (h_1, S h_2), & dv &= S t + A\,dx - h_2, \\
@@ -11,347 +11,269 @@ reduced symmetric system (see `kkt`):
 after which g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x') and g_P = -(r1 x' + x r1')/2.
 
 Where K is singular the map is not differentiable, and the answer is the least-squares one of least norm on M,
-the derivative of the homogeneous self-dual embedding (see `embedding`). There r has a third part, along
-the left null vector (x, y, 1) of M; taking it out turns M's r into K's. Sources: Agrawal, Barratt, Boyd,
+the derivative of the homogeneous self-dual embedding (see `kkt.embedding`). There r has a third part, along
+the left null vector (x, y, 1) of M; subtracting it turns M's r into K's. Sources: Agrawal, Barratt, Boyd,
 Busseti, Moursi (2019); Healey, Nobel, Boyd (2025).
+
+All of this happens in the cone scaling (E, T) in which y and s are of one size (see `scaling`), where
+
+.. math::
+    \hat g_x = E g_x, \quad \hat g_y = T g_y, \quad \hat g_s = T^{-\top} g_s, \qquad
+    r_1 = E \hat r_1, \quad r_2 = T^\top \hat r_2.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones import ProductDerivative
-from conediff.derivative.diagnostics import KINK, MOVED, Diagnostics, Observability, peak, rows_at_kinks
-from conediff.errors import AccuracyWarning, DegeneracyWarning, warn
+from conediff.derivative.constants import KINK
+from conediff.derivative.diagnostics import Diagnostics, Observability, ScaledObservability, peak
+from conediff.derivative.kinks import Answer, beside, changed_by_kinks, margin, rows_at_kinks
+from conediff.derivative.linearised_kkt import LinearisedKKT
+from conediff.derivative.report import KINKED, NOT_UNIQUE, Report
+from conediff.kkt.constants import SOLVED
 from conediff.kkt.embedding import Embedding
-from conediff.kkt.factor import SUSPICIOUS, KKTFactor
-from conediff.kkt.least_squares import LinearSolution
-from conediff.kkt.system import KKTSystem
-from conediff.program import Array, ConeData, Indices, outer, products, scaled
-from conediff.solver.settings import METHODS
-
-# A relative residual up to this counts as solved.
-_SOLVED = 1e-10
-# K, scaled to rows of about one, counts as singular below this.
-_SINGULAR = 1e-11
-# A factorisation serves for another S that differs from its own by no more than this.
-_NEAR = 1e-5
-# Parts of an answer, and how large it is.
-_Seen = tuple[tuple[Array, ...], Array]
+from conediff.kkt.factor import KKTFactor
+from conediff.program import Array, ConeData, Indices, Point, Products, Structure, outer, scaled
+from conediff.scaling import ConeScaling
+from conediff.solver.batch_solver import BatchSolver
 
 
-class Degenerate(Exception):
-    """The reduced system alone does not give the answer."""
+class Tangent(NamedTuple):
+    """A tangent of the solutions, shapes (B, n), (B, m), (B, m)."""
+
+    dx: Array
+    dy: Array
+    ds: Array
 
 
-class StackDerivative:
-    """Derivative of the solution map at the solutions of a stack of programs.
+class Multipliers(NamedTuple):
+    """Multipliers of a linearised KKT system, (B, n) and (B, m); `program.outer` makes cotangents of them."""
+
+    r1: Array
+    r2: Array
+
+
+class KKTDerivative:
+    """Derivative of the solution map at the solutions of one part of a stack; pure: it never warns.
 
     Parameters
     ----------
-    kkt : KKTSystem
-    data : ConeData
-    x, y, s : arrays, shape (B, n), (B, m), (B, m)
+    linearised : LinearisedKKT
+        In the cone scaling.
+    scaling : ConeScaling
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         "direct" solves with K alone; "lsqr" and "lsmr" iterate on M; "dense" is the reference, a singular
         value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
-    visibility : Observability, optional
-        What of the data and of the solution matters; everything by default.
-    factor : KKTFactor, optional
-        Of K for the same data, at points nearby: used where D turns out to be nearly the same.
-    strict : bool
-        Whether to raise `Degenerate` in place of a warning that the map is not differentiable.
+    observability : Observability, optional
+        Which data and which parts of the solution matter, in the cone scaling; all by default.
     """
 
     def __init__(
         self,
-        kkt: KKTSystem,
-        data: ConeData,
-        x: Array,
-        y: Array,
-        s: Array,
+        linearised: LinearisedKKT,
+        scaling: ConeScaling,
         method: str = "auto",
-        visibility: Observability | None = None,
-        factor: KKTFactor | None = None,
-        strict: bool = False,
+        observability: Observability | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-        self.structure = kkt.pattern.structure
-        self.data, self.x, self.y, self.s, self.method = data, x, y, s, method
-        self.reports: dict[int, LinearSolution] = {}
-        self._kkt, self._lock = kkt, threading.Lock()
-        self._visibility, self._known, self._strict = visibility, factor, strict
-        self._warned = False
+        self.linearised, self.scaling = linearised, scaling
+        self.method, self.observability = method, observability
 
-    @cached_property
-    def D(self) -> ProductDerivative:
-        """Derivative of the projection at v = y - s."""
-        return self.structure.cone.project_dual(self.y - self.s, self.y).derivative()
-
-    @cached_property
-    def factor(self) -> KKTFactor:
-        """The factorised reduced system, made when it is first needed."""
-        known, self._known = self._known, None
-        if known is not None:
-            index = np.flatnonzero(~(known.drift(self.D) <= _NEAR))
-            if 2 * index.size <= len(self.x):
-                factor = known.moved(self.D)
-                if index.size:
-                    factor.patch(index, self._kkt.factor(self.data.take(index), self._D_at(index)))
-                return factor
-        return self._kkt.factor(self.data, self.D)
-
-    def _D_at(self, index: NDArray[np.intp]) -> ProductDerivative:
-        y, s = self.y[index], self.s[index]
-        return self.structure.cone.project_dual(y - s, y).derivative()
-
-    def _factorise_anew(self) -> None:
-        """Factorise K itself, where what served in its place does not do."""
-        self.__dict__["factor"] = self._kkt.factor(self.data, self.D)
-
-    @cached_property
-    def _smallest(self) -> tuple[Array, Array]:
-        found = self.factor.smallest_singular_value()
-        if self.factor.approximate and not np.all(found[0] >= SUSPICIOUS):
-            self._factorise_anew()
-            found = self.factor.smallest_singular_value()
-        return found
-
-    @property
-    def singular(self) -> NDArray[np.bool_]:
-        """Whether the reduced system is numerically singular, shape (B,)."""
-        return self._smallest[0] < _SINGULAR
-
-    @property
-    def diagnostics(self) -> Diagnostics:
-        """How well the derivative is defined, and how it was computed."""
-        with self._lock:
-            value, vector = self._smallest
-        n, singular = self.structure.n, self.singular
-        unit = np.sqrt(np.finfo(float).eps)
-        margin = self._margin()
-        primal = ~singular | (np.abs(vector[:, :n]).max(axis=1, initial=0) < unit)
-        dual = ~singular | (np.abs(vector[:, n:]).max(axis=1, initial=0) < unit)
-        return Diagnostics(
-            condition=1 / np.maximum(value, np.finfo(float).tiny),
-            strict_complementarity=margin,
-            primal_unique=primal,
-            dual_unique=dual,
-            differentiable=~singular & (margin > KINK),
-            reports=dict(self.reports),
-        )
-
-    def _margin(self) -> Array:
-        size = peak(self.y - self.s)
-        size[size == 0] = 1
-        margin: Array = self.D.margin / size
-        return margin
-
-    def push(self, tangent: ConeData) -> tuple[Array, Array, Array]:
-        """Apply the derivative to a perturbation of the data on its own sparsity; see `jvp`."""
-        return self.jvp(*products(self.structure, tangent, self.x, self.y))
-
-    def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
-        """Apply the adjoint; cotangents of P and A on their own sparsity, that of P symmetric."""
-        return outer(self.structure, self.x, self.y, *self.vjp(gx, gy, gs))
-
-    def jvp(self, dPx: Array, dAx: Array, dAty: Array, db: Array, dc: Array) -> tuple[Array, Array, Array]:
-        """Apply the derivative to a perturbation of the data, given by its products.
+    @classmethod
+    def at(
+        cls,
+        solver: BatchSolver,
+        data: ConeData,
+        point: Point,
+        method: str = "auto",
+        observability: Observability | None = None,
+        nearby: KKTFactor | None = None,
+    ) -> KKTDerivative:
+        """Return the derivative at solutions, in the cone scaling in which y and s are of one size.
 
         Parameters
         ----------
-        dPx, dAx, dAty : arrays, shape (B, n), (B, m), (B, n)
-            dP x, dA x and dA'y.
-        db, dc : arrays, shape (B, m), (B, n)
-
-        Returns
-        -------
-        dx, dy, ds : arrays, shape (B, n), (B, m), (B, m)
+        solver : BatchSolver
+            Of the programs' structure.
+        data : ConeData
+        point : Point
+            The solutions.
+        method, observability
+            See `KKTDerivative`; the observability is that of the unscaled programs.
+        nearby : KKTFactor, optional
+            K at points nearby, of the unscaled programs.
         """
-        (dPx, dAx, dAty, db, dc), size = scaled(len(self.x), dPx, dAx, dAty, db, dc)
+        scalings = solver.scalings
+        scaling = scalings.balancing(data, *point)
+        if observability is not None and not (scaling.trivial and scalings.structure is scalings.given):
+            observability = ScaledObservability(observability, scaling)
+        x, y, s = point
+        there = Point(x / scaling.columns, scaling.dual(y), scaling.rows(s))
+        linearised = LinearisedKKT(
+            solver.system, scaling.data(data), there, nearby if scaling.trivial else None
+        )
+        return cls(linearised, scaling, method, observability)
+
+    def jvp(self, products: Products) -> tuple[Tangent, Report]:
+        """Apply the derivative to a perturbation of the data.
+
+        Parameters
+        ----------
+        products : Products
+            dP x, dA x, dA'y, db and dc.
+        """
+        scaling, E = self.scaling, self.scaling.columns
+        Px, Ax, Aty, b, c = products
+        report = Report()
+        dx, dy, ds = self._jvp(Products(Px * E, scaling.rows(Ax), Aty * E, scaling.rows(b), c * E), report)
+        return Tangent(dx * E, scaling.dual_back(dy), scaling.rows_back(ds)), report
+
+    def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Multipliers, Report]:
+        """Apply the adjoint to cotangents of the solutions, shapes (B, n), (B, m), (B, m)."""
+        scaling, E = self.scaling, self.scaling.columns
+        report = Report()
+        r1, r2 = self._vjp(gx * E, scaling.rows(gy), scaling.dual(gs), report)
+        return Multipliers(r1 * E, scaling.dual_back(r2)), report
+
+    def diagnostics(self) -> Diagnostics:
+        """Return how well the derivative is defined."""
+        linearised, n = self.linearised, self._structure.n
+        value, vector, singular = (
+            linearised.smallest_singular_value,
+            linearised.null_vector,
+            linearised.singular,
+        )
+        unit = np.sqrt(np.finfo(float).eps)
+        distance = margin(linearised.D, linearised.point)
+        return Diagnostics(
+            condition=1 / np.maximum(value, np.finfo(float).tiny),
+            strict_complementarity=distance,
+            primal_unique=~singular | (np.abs(vector[:, :n]).max(axis=1, initial=0) < unit),
+            dual_unique=~singular | (np.abs(vector[:, n:]).max(axis=1, initial=0) < unit),
+            differentiable=~singular & (distance > KINK),
+            reports={},
+        )
+
+    @property
+    def _structure(self) -> Structure:
+        return self.linearised.structure
+
+    def _jvp(self, products: Products, report: Report, at_kink: bool = True) -> Tangent:
+        """Apply the derivative within the cone scaling; with ``at_kink`` also look for kinks that matter."""
+        linearised, (x, y, s) = self.linearised, self.linearised.point
+        D, n = linearised.D, self._structure.n
+        (dPx, dAx, dAty, db, dc), size = scaled(len(x), *products)
         h1, h2 = -(dPx + dAty + dc), db - dAx
         dx, dv = np.zeros_like(h1), np.zeros_like(h2)
         pending = np.arange(len(dx))
         if self.method in ("auto", "direct"):
-            z, pending = self._direct(np.hstack([h1, self.D.apply_root(h2)]), adjoint=False)
-            dx = z[:, : self.structure.n]
-            dv = self.D.apply_root(z[:, self.structure.n :]) + self.factor.operator.A(dx) - h2
+            z, pending = self._direct(np.hstack([h1, D.apply_root(h2)]), report, adjoint=False)
+            dx = z[:, :n]
+            dv = D.apply_root(z[:, n:]) + linearised.A(dx) - h2
         if pending.size:
-            # M dz = -dq, with h2's sign turned: M's middle row is minus K's.
-            last = (self.x * (dPx + dc)).sum(axis=1) + (self.y * db).sum(axis=1)
+            # M dz = -dq; h2 changes its sign because M's middle row is minus K's.
+            last = (x * (dPx + dc)).sum(axis=1) + (y * db).sum(axis=1)
             rhs = np.column_stack([h1, -h2, last])
-            for i, (du, dv_i, dw) in self._on_embeddings(pending, rhs, adjoint=False):
-                dx[i], dv[i] = du - self.x[i] * dw, dv_i - (self.y[i] - self.s[i]) * dw
-        dy = self.D.apply(dv)
+            for i, (du, dv_i, dw) in self._least_squares(pending, rhs, report, adjoint=False):
+                dx[i], dv[i] = du - x[i] * dw, dv_i - (y[i] - s[i]) * dw
+        dy = D.apply(dv)
+        if at_kink and (margin(D, linearised.point) <= KINK).any():
 
-        def of_side(side: StackDerivative, k: Indices) -> _Seen:
-            part = side.jvp(dPx[k], dAx[k], dAty[k], db[k], dc[k])[:2]
-            return part, np.maximum(peak(dx[k]), peak(dy[k]))
+            def one_sided(index: Indices, kinked: NDArray[np.bool_], sign: float) -> Answer:
+                parts = Products(dPx[index], dAx[index], dAty[index], db[index], dc[index])
+                answer = self._beside(index, kinked, sign)._jvp(parts, Report(), at_kink=False)
+                return answer[:2], np.maximum(peak(dx[index]), peak(dy[index]))
 
-        self._warn_at_kinks(lambda: dv, of_side)
-        return dx * size, dy * size, (dy - dv) * size
+            kinked = rows_at_kinks(D, y - s, dv)
+            self._note_kinks(changed_by_kinks(kinked, one_sided, self.observability), report)
+        return Tangent(dx * size, dy * size, (dy - dv) * size)
 
-    def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array]:
-        """Apply the adjoint to cotangents of the solution.
-
-        Parameters
-        ----------
-        gx, gy, gs : arrays, shape (B, n), (B, m), (B, m)
-
-        Returns
-        -------
-        r1, r2 : arrays, shape (B, n), (B, m)
-            From which g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x'), g_P = -(r1 x' + x r1')/2.
-        """
-        (gx, gy, gs), size = scaled(len(self.x), gx, gy, gs)
+    def _vjp(self, gx: Array, gy: Array, gs: Array, report: Report, at_kink: bool = True) -> Multipliers:
+        """Apply the adjoint within the cone scaling; with ``at_kink`` also look for kinks that matter."""
+        linearised, (x, y, s) = self.linearised, self.linearised.point
+        D, n = linearised.D, self._structure.n
+        (gx, gy, gs), size = scaled(len(x), gx, gy, gs)
         r1, r2 = np.zeros_like(gx), np.zeros_like(gy)
         pending = np.arange(len(gx))
         if self.method in ("auto", "direct"):
-            At = self.factor.operator.At
-            z, pending = self._direct(np.hstack([gx - At(gs), self.D.apply_root(gy)]), adjoint=True)
-            r1, r2 = z[:, : self.structure.n], self.D.apply_root(z[:, self.structure.n :]) + gs
+            rhs = np.hstack([gx - linearised.At(gs), D.apply_root(gy)])
+            z, pending = self._direct(rhs, report, adjoint=True)
+            r1, r2 = z[:, :n], D.apply_root(z[:, n:]) + gs
         if pending.size:
-            last = -(self.x * gx).sum(axis=1) - (self.y * gy).sum(axis=1) - (self.s * gs).sum(axis=1)
-            rhs = np.column_stack([gx, self.D.apply(gy + gs) - gs, last])
-            for i, (r1_i, r2_i, r3) in self._on_embeddings(pending, rhs, adjoint=True):
-                r1[i], r2[i] = r1_i - r3 * self.x[i], r3 * self.y[i] - r2_i
+            last = -(x * gx).sum(axis=1) - (y * gy).sum(axis=1) - (s * gs).sum(axis=1)
+            rhs = np.column_stack([gx, D.apply(gy + gs) - gs, last])
+            for i, (r1_i, r2_i, r3) in self._least_squares(pending, rhs, report, adjoint=True):
+                r1[i], r2[i] = r1_i - r3 * x[i], r3 * y[i] - r2_i
+        if at_kink and (margin(D, linearised.point) <= KINK).any():
 
-        def of_side(side: StackDerivative, k: Indices) -> _Seen:
-            g = side.pull(gx[k], gy[k], gs[k])
-            parts = (g.P, g.A, g.b, g.c)
-            return parts, np.max([peak(part) for part in parts], axis=0)
+            def one_sided(index: Indices, kinked: NDArray[np.bool_], sign: float) -> Answer:
+                side = self._beside(index, kinked, sign)
+                multipliers = side._vjp(gx[index], gy[index], gs[index], Report(), at_kink=False)
+                g = outer(self._structure, *side.linearised.point[:2], *multipliers)
+                parts = (g.P, g.A, g.b, g.c)
+                return parts, np.max([peak(part) for part in parts], axis=0)
 
-        # J'(r1, r2) = g says r2 = gs + D h with this h: where it vanishes, the choice of D does not matter.
-        A = self.structure.A.products
-        self._warn_at_kinks(lambda: A(self.data.A)[0](r1) + r2 - gy - gs, of_side)
-        return r1 * size, r2 * size
+            # J'(r1, r2) = g says r2 = gs + D h with this h: where h = 0 the choice of D does not matter.
+            h = self._structure.A.products(linearised.data.A)[0](r1) + r2 - gy - gs
+            kinked = rows_at_kinks(D, y - s, h)
+            self._note_kinks(changed_by_kinks(kinked, one_sided, self.observability), report)
+        return Multipliers(r1 * size, r2 * size)
 
-    def _direct(self, rhs: Array, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
-        """Solve with K; say for which programs M has to answer instead."""
-        with self._lock:
-            ambiguous = self.singular
-            z, error = self.factor.solve(rhs)
-            if self.factor.approximate and not np.all(error <= _SOLVED):
-                self._factorise_anew()
-                z, error = self.factor.solve(rhs)
-            short = ~(error <= _SOLVED)
-            if self.method == "direct":
-                if short.any():
-                    _warn_accuracy(
-                        np.flatnonzero(short), float(error[short].max()), "the reduced system is singular"
-                    )
-                return z, np.zeros(0, dtype=np.intp)
-            if ambiguous.any() and self._visibility is not None:
-                ambiguous = ambiguous & self._null_vector_seen(adjoint)
-            pending = np.flatnonzero(short | ambiguous)
+    def _direct(self, rhs: Array, report: Report, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
+        """Solve with K; return the answer and the programs for which M has to answer instead."""
+        singular = self.linearised.singular
+        z, error = self.linearised.solve(rhs)
+        short = ~(error <= SOLVED)
+        if self.method == "direct":
+            if short.any():
+                residual = float(error[short].max())
+                report.add_inaccurate(np.flatnonzero(short), residual, "the reduced system is singular")
+            return z, np.zeros(0, dtype=np.intp)
+        if singular.any() and self.observability is not None:
+            singular = singular & self._null_vector_is_observed(adjoint)
+        pending = np.flatnonzero(short | singular)
         if pending.size:
-            self._warn_degenerate(
-                pending, "the linear system is singular: the solution, or its dual, is not unique"
-            )
+            report.add_degenerate(pending, NOT_UNIQUE)
         return z, pending
 
-    def _warn_at_kinks(
-        self, h: Callable[[], Array], of_side: Callable[[StackDerivative, Indices], _Seen]
-    ) -> None:
-        """Warn where the answer took D's word for a direction h in which Π has a kink, and it matters.
-
-        Parameters
-        ----------
-        h : callable
-            What D was applied to, shape (B, m): needed at kinks only.
-        of_side : callable
-            Takes the derivative on one side of the kink and the elements it is of; returns the answer there.
-        """
-        if self._warned or not (self._margin() <= KINK).any():
-            return
-        kinked = rows_at_kinks(self.D, self.y - self.s, h())
-        elements = np.flatnonzero(kinked.any(axis=1))
-        if elements.size == 0:
-            return
-        sides = [of_side(self._side(elements, kinked[elements], sign), elements) for sign in (1.0, -1.0)]
-        (first, size), (second, _) = sides
-        different = [a - b for a, b in zip(first, second, strict=True)]
-        changed = np.max([peak(part) for part in different], axis=0) > MOVED * size
-        if self._visibility is not None and changed.any():
-            visibility = self._visibility.take(elements)
-            if len(different) == 2:
-                changed &= visibility.of_solution(*different)
-            else:
-                changed &= visibility.of_data(ConeData(*different))
-        if changed.any():
-            self._warn_degenerate(
-                elements[changed], "strict complementarity fails: an active constraint with a zero multiplier"
-            )
-
-    def _side(self, elements: Indices, kinked: NDArray[np.bool_], sign: float) -> StackDerivative:
-        """Return the derivative a little to one side of the kink, which is not to warn."""
-        y, s = self.y[elements], self.s[elements]
-        # Random entries: some cones have no kink along the line through equal ones.
-        signs = sign * np.random.default_rng(0).uniform(0.5, 1.5, y.shape[1])
-        step = 10 * KINK * np.maximum(peak(y - s), KINK)[:, None] * signs * kinked
-        data, x = self.data.take(elements), self.x[elements]
-        side = StackDerivative(self._kkt, data, x, y + step, s, self.method, self._visibility)
-        side._warned = True
-        return side
-
-    def _warn_degenerate(self, indices: NDArray[np.intp], reason: str) -> None:
-        """Warn once for this derivative."""
-        if self._strict:
-            raise Degenerate
-        if not self._warned:
-            self._warned = True
-            warn(
-                f"the solution map is not differentiable at {_listed(indices)} ({reason}); "
-                "the least-squares derivative of least norm is returned; see .diagnostics of the solution, "
-                "and 'Where there is no derivative' in the guide",
-                DegeneracyWarning,
-            )
-
-    def _null_vector_seen(self, adjoint: bool) -> NDArray[np.bool_]:
-        """Whether adding a null vector of K to the answer would change what the user sees of it."""
-        assert self._visibility is not None
-        vector, n = self._smallest[1], self.structure.n
-        first, second = vector[:, :n], self.D.apply_root(vector[:, n:])
+    def _null_vector_is_observed(self, adjoint: bool) -> NDArray[np.bool_]:
+        """Return whether adding a null vector of K to the answer would change what the user observes."""
+        assert self.observability is not None
+        linearised, n = self.linearised, self._structure.n
+        vector, (x, y, _) = linearised.null_vector, linearised.point
+        first, second = vector[:, :n], linearised.D.apply_root(vector[:, n:])
         if adjoint:
-            return self._visibility.of_data(outer(self.structure, self.x, self.y, first, second))
-        return self._visibility.of_solution(first, self.D.apply(second + self.factor.operator.A(first)))
+            return self.observability.of_data(outer(self._structure, x, y, first, second))
+        return self.observability.of_solution(first, linearised.D.apply(second + linearised.A(first)))
 
-    def _on_embeddings(
-        self, pending: NDArray[np.intp], rhs: Array, adjoint: bool
+    def _least_squares(
+        self, pending: NDArray[np.intp], rhs: Array, report: Report, adjoint: bool
     ) -> Iterator[tuple[np.intp, tuple[Array, Array, float]]]:
-        """Solve with M, or its adjoint, for one program after the other; warn once where it fell short."""
+        """Solve with M, or its adjoint, program by program; yield the three parts of each answer."""
+        linearised, n = self.linearised, self._structure.n
         for i in pending:
-            yield i, self._on_embedding(i, rhs[i], adjoint)
-        short = [i for i in pending if not self.reports[int(i)].converged]
+            index = np.array([i])
+            x, y, s = linearised.point.take(index)
+            D = self._structure.cone.project_dual(y - s).derivative()
+            M = Embedding(self._structure, linearised.data.take(index), x[0], y[0], D)
+            found = report.least_squares[int(i)] = M.least_squares(rhs[i], self.method, adjoint)
+            yield i, (found.value[:n], found.value[n:-1], float(found.value[-1]))
+        short = [(int(i), found) for i, found in report.least_squares.items() if not found.converged]
         if short:
-            worst = max((self.reports[int(i)] for i in short), key=lambda report: report.residual)
-            _warn_accuracy(np.array(short), worst.residual, worst.reason)
+            worst = max((found for _, found in short), key=lambda found: found.residual)
+            report.add_inaccurate(np.array([i for i, _ in short]), worst.residual, worst.reason)
 
-    def _on_embedding(self, i: np.intp, rhs: Array, adjoint: bool) -> tuple[Array, Array, float]:
-        """Solve with M, or its adjoint, of one program; return the three parts."""
-        index = np.array([i])
-        D = self.structure.cone.project_dual((self.y - self.s)[index]).derivative()
-        M = Embedding(self.structure, self.data.take(index), self.x[i], self.y[i], D)
-        report = M.least_squares(rhs, self.method, adjoint)
-        self.reports[int(i)] = report
-        n = self.structure.n
-        return report.value[:n], report.value[n:-1], float(report.value[-1])
+    def _beside(self, index: Indices, kinked: NDArray[np.bool_], sign: float) -> KKTDerivative:
+        """Return the derivative of some programs a little to one side of their kinks."""
+        point = beside(self.linearised.point.take(index), kinked, sign)
+        linearised = LinearisedKKT(self.linearised.system, self.linearised.data.take(index), point)
+        observability = None if self.observability is None else self.observability.take(index)
+        return KKTDerivative(linearised, self.scaling.take(index), self.method, observability)
 
-
-def _warn_accuracy(indices: NDArray[np.intp], residual: float, reason: str) -> None:
-    warn(
-        f"the derivative of {_listed(indices)} is inaccurate: relative residual {residual:.1e} ({reason}); "
-        "see .diagnostics of the solution, scale the problem, or, if it is small, choose method='dense'",
-        AccuracyWarning,
-    )
-
-
-def _listed(indices: NDArray[np.intp]) -> str:
-    shown = ", ".join(str(i) for i in indices[:5]) + (", ..." if indices.size > 5 else "")
-    return f"element {shown}" if indices.size == 1 else f"elements {shown}"
+    def _note_kinks(self, changed: NDArray[np.intp], report: Report) -> None:
+        if changed.size:
+            report.add_degenerate(changed, KINKED)

@@ -10,10 +10,9 @@ At w = 1, with D = DΠ(v), its derivative is
 .. math:: M = \begin{pmatrix} P & A^\top D & c \\ -A & I - D & b \\
           -2x^\top P - c^\top & -b^\top D & x^\top P x \end{pmatrix}.
 
-N is homogeneous, so M has z in its null space always: it is singular, and least squares is the natural way
-to solve with it. The answer of least norm exists at every point, also where the solution map is not
-differentiable. Sources: Busseti, Moursi, Boyd (2019); O'Donoghue (2021) and Healey, Nobel, Boyd (2025)
-for P.
+N is homogeneous, so z is always in the null space of M. The least-squares answer of least norm exists at
+every point, also where the solution map is not differentiable. Sources: Busseti, Moursi, Boyd (2019);
+O'Donoghue (2021) and Healey, Nobel, Boyd (2025) for P.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Embedding:
 
     @property
     def largest(self) -> float:
-        """Size of the entries in the last row and column, relative to one."""
+        """Largest entry of the last row and column, at least one."""
         parts = (self.b, self.c, self.Px)
         return max(
             1.0, float(np.sqrt(abs(self.x @ self.Px))), *(float(np.abs(p).max(initial=0)) for p in parts)
@@ -105,8 +104,8 @@ class Embedding:
             LSQR where it is neither of these.
         adjoint : bool
         """
-        # The last row and column hold b, c and products of solutions: without a weight, large data would
-        # drown the rest, and the tests for rank and convergence with it.
+        # The last row and column hold b, c and products of solutions. Without a weight, large data would
+        # dominate the tests for rank and convergence.
         weight = np.ones(self.size)
         weight[-1] = 1 / self.largest
         if method == "dense":

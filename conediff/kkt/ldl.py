@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import qdldl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from conediff.kkt.constants import PILE_COUNT, PILE_ROWS, REGULARISATION_FACTORS
 from conediff.kkt.matrix import KKTPattern
 from conediff.program import Array, Pattern, Structure
-
-# Rows in one block-diagonal factorisation: beyond some thousands it falls out of cache.
-_PILE_ROWS = 2048
-_PILE_COUNT = 64
-# What is added to the diagonal where a pivot vanishes, as multiples of what is there.
-_MORE = (1e2, 1e4, 1e6)
 
 
 class PileSolver:
@@ -26,7 +23,8 @@ class PileSolver:
         self.matrix = stacked.matrix(np.zeros(stacked.nnz))
         self._sign = np.tile(pattern.sign, count)
         self._solver: qdldl.Solver | None = None
-        self._factored = False
+        self._is_factorised = False
+        self._lock = threading.Lock()  # QDLDL solves in memory that the solver owns
 
     def factor(self, values: Array) -> None:
         """Factorise K with these values, shape (count * nnz,)."""
@@ -36,99 +34,120 @@ class PileSolver:
                 self._solver = qdldl.Solver(self.matrix, upper=True)
             else:
                 self._solver.update(self.matrix, upper=True)
-            self._factored = True
-        except RuntimeError:  # of the constructor, where a pivot vanishes
-            self._factored = False
+            self._is_factorised = True
+        except RuntimeError:  # raised by the constructor where a pivot is zero
+            self._is_factorised = False
 
     @property
-    def sound(self) -> bool:
-        """Whether every pivot has the sign that a quasi-definite matrix asks for.
+    def has_expected_inertia(self) -> bool:
+        """Whether every pivot has the sign that a quasi-definite matrix has.
 
-        A pivot that vanishes is left a zero by `update`, which says nothing; one that rounding has left with
-        the wrong sign is as bad, and as silent. To look at the pivots, QDLDL copies the whole factor.
+        QDLDL's `update` does not report a zero pivot, nor one to which rounding has given the wrong sign.
+        Reading the pivots copies the whole factor.
         """
-        if self._solver is None or not self._factored:
+        if self._solver is None or not self._is_factorised:
             return False
         _, pivots, order = self._solver.factors()
         return bool(np.all(pivots * self._sign[order] > 0))
 
     def solve(self, rhs: Array) -> Array:
         """Solve for a right-hand side of shape (count * size,); NaN where there is no factorisation."""
-        if self._solver is None or not self._factored:
+        if self._solver is None or not self._is_factorised:
             return np.full(rhs.shape, np.nan)
-        solution: Array = self._solver.solve(rhs)
+        with self._lock:
+            solution: Array = self._solver.solve(rhs)
         return solution
 
 
 class Solvers:
-    """Solvers of one sparsity that nobody uses at the moment, by how many programs they are for."""
+    """Solvers of one sparsity that are not in use, by the number of programs in their pile."""
 
     def __init__(self, pattern: KKTPattern) -> None:
         self.pattern = pattern
         self._free: dict[int, list[PileSolver]] = {}
 
     def borrow(self, count: int) -> PileSolver:
-        """Take a solver for a pile of ``count`` programs, analysed before if one is free."""
+        """Take a solver for a pile of ``count`` programs; a free one has been analysed already."""
         try:
             return self._free[count].pop()
         except (KeyError, IndexError):
             return PileSolver(self.pattern, count)
 
     def give_back(self, solver: PileSolver) -> None:
-        """Let others use a solver whose factorisation is no longer needed."""
+        """Make a solver available again; its factorisation is no longer needed."""
         self._free.setdefault(solver.count, []).append(solver)
 
 
+class _Pile:
+    """A factorised pile; it borrows its solver, and gives it back when it is deleted."""
+
+    def __init__(self, solvers: Solvers, rows: Array, count: int) -> None:
+        self._solvers, self.solver = solvers, solvers.borrow(count)
+        self.solver.factor(padded(rows, count).ravel())
+
+    def __del__(self) -> None:
+        solver = getattr(self, "solver", None)
+        if solver is not None:
+            self._solvers.give_back(solver)
+
+    def with_increased_regularisation(self, shift: Array) -> _Pile:
+        """Return itself if its inertia is right, or a pile with multiples of ``shift`` (B, size) added."""
+        if self.solver.has_expected_inertia:
+            return self
+        count, pile = self.solver.count, self
+        values, shift = self.solver.matrix.data.reshape(count, -1).copy(), padded(shift, count)
+        for factor in REGULARISATION_FACTORS:
+            values[:, self._solvers.pattern.diagonal_at] += factor * shift
+            pile = _Pile(self._solvers, values.copy(), count)
+            if pile.solver.has_expected_inertia:
+                break
+        return pile
+
+
 class StackLDL:
-    """LDL' of every matrix of a stack, of one sparsity.
+    """LDL' of every matrix of a stack, of one sparsity; immutable.
 
     Parameters
     ----------
-    solvers : Solvers
-    values : array, shape (B, nnz)
+    piles : list of (slice, _Pile)
+        The programs of each pile, and its factorisation.
     """
 
-    def __init__(self, solvers: Solvers, values: Array) -> None:
-        self._solvers, self._parts = solvers, []
-        for part, count in piles(len(values), solvers.pattern.size):
-            solver = solvers.borrow(count)
-            self._parts.append((part, solver))
-            solver.factor(padded(values[part], count).ravel())
+    def __init__(self, piles: list[tuple[slice, _Pile]]) -> None:
+        self._piles = piles
 
-    def __del__(self) -> None:
-        for _, solver in getattr(self, "_parts", ()):
-            self._solvers.give_back(solver)
+    @classmethod
+    def factor(cls, solvers: Solvers, values: Array) -> StackLDL:
+        """Factorise matrices with these values, shape (B, nnz)."""
+        cuts = pile_slices(len(values), solvers.pattern.size)
+        return cls([(part, _Pile(solvers, values[part], count)) for part, count in cuts])
 
     def solve(self, rhs: Array) -> Array:
         """Solve for right-hand sides of shape (B, size)."""
         solution = np.empty(rhs.shape)
-        for part, solver in self._parts:
-            rows = rhs[part]
-            answer = solver.solve(padded(rows, solver.count).ravel())
-            solution[part] = answer.reshape(solver.count, -1)[: len(rows)]
+        for part, pile in self._piles:
+            rows, count = rhs[part], pile.solver.count
+            answer = pile.solver.solve(padded(rows, count).ravel())
+            solution[part] = answer.reshape(count, -1)[: len(rows)]
         return solution
 
-    def mend(self, shift: Array) -> bool:
-        """Where a pivot is not sound, add multiples of ``shift`` (B, size) to the diagonal; say if so."""
-        mended = [self._mend(solver, shift[part]) for part, solver in self._parts]
-        return any(mended)
+    def with_increased_regularisation(self, shift: Array) -> StackLDL | None:
+        """Refactorise piles with a pivot of the wrong sign, multiples of ``shift`` (B, size) on the diagonal.
 
-    def _mend(self, solver: PileSolver, shift: Array) -> bool:
-        if solver.sound:
-            return False
-        values, shift = solver.matrix.data.reshape(solver.count, -1).copy(), padded(shift, solver.count)
-        for more in _MORE:
-            values[:, self._solvers.pattern.diagonal_at] += more * shift
-            solver.factor(values.ravel().copy())
-            if solver.sound:
-                break
-        return True
+        Returns
+        -------
+        StackLDL or None
+            None if all pivots have the right sign.
+        """
+        piles = [(part, pile.with_increased_regularisation(shift[part])) for part, pile in self._piles]
+        unchanged = all(new is old for (_, new), (_, old) in zip(piles, self._piles, strict=True))
+        return None if unchanged else StackLDL(piles)
 
 
-def piles(total: int, size: int) -> list[tuple[slice, int]]:
-    """Cut a stack into piles; each is padded to a power of two, so that few analyses serve all."""
+def pile_slices(total: int, size: int) -> list[tuple[slice, int]]:
+    """Cut a stack into piles; each is padded to a power of two, so that few symbolic analyses serve all."""
     full = 1
-    while 2 * full * size <= _PILE_ROWS and full < _PILE_COUNT:
+    while 2 * full * size <= PILE_ROWS and full < PILE_COUNT:
         full *= 2
     result = []
     for start in range(0, total, full):
@@ -138,19 +157,20 @@ def piles(total: int, size: int) -> list[tuple[slice, int]]:
 
 
 def padded(rows: Array, count: int) -> Array:
-    """Repeat the last row until there are ``count``."""
-    return (
-        np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)]) if len(rows) < count else rows
-    )
+    """Repeat the last row until there are ``count`` rows."""
+    if len(rows) == count:
+        return rows
+    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
 
 
-def convex(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool_]:
-    """Whether each P of a stack is positive semidefinite, up to ``tol`` relative to its largest entry.
+def is_psd(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool_]:
+    """Return whether each P of a stack is positive semidefinite, up to ``tol`` relative to its largest entry.
 
     Parameters
     ----------
     structure : Structure
     P : array, shape (B, nnz of P)
+    tol : float
 
     Returns
     -------
@@ -158,7 +178,8 @@ def convex(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool
 
     Notes
     -----
-    By the pivots of a sparse factorisation of P + tol I: positive if and only if that is positive definite.
+    By the pivots of a sparse factorisation of P + tol I: all are positive if and only if it is positive
+    definite.
     """
     pattern, n = structure.P, structure.n
     result = np.ones(len(P), dtype=bool)
@@ -168,6 +189,6 @@ def convex(structure: Structure, P: Array, tol: float = 1e-9) -> NDArray[np.bool
             shifted = sp.triu(pattern.matrix(values / size) + tol * sp.eye_array(n), format="csc")
             try:
                 result[k] = bool((qdldl.Solver(shifted, upper=True).factors()[1] > 0).all())
-            except RuntimeError:  # a pivot vanishes
+            except RuntimeError:  # a pivot is zero
                 result[k] = False
     return result

@@ -1,4 +1,4 @@
-"""Least squares behind one call, with a stop reason that is reported and never thrown away."""
+"""Linear least squares, iterative or dense; answers come with their residual and the reason for stopping."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 from scipy.linalg import lstsq
 from scipy.sparse.linalg import LinearOperator, lsmr, lsqr
 
+from conediff.kkt.constants import (
+    ITERATIONS_PER_UNKNOWN,
+    LEAST_ITERATIONS,
+    LEAST_SQUARES_TOLERANCE,
+    RANK_TOLERANCE,
+)
 from conediff.program import Array
 
-# Singular values below this, relative to the largest, count as zero: solutions are known to 1e-10 or so.
-RANK_TOLERANCE = 1e-11
-
-# What SciPy's stop codes mean, as far as they tell success from failure.
+# SciPy's stop codes of LSQR and LSMR.
 _REASONS = {
     0: "the right-hand side is zero",
     1: "solved to tolerance",
@@ -38,7 +41,7 @@ class LinearSolution:
     iterations : int
         0 for direct methods.
     residual : float
-        2-norm of what is left, relative to the right-hand side.
+        2-norm of the residual relative to that of the right-hand side.
     reason : str
         Why the method stopped.
     """
@@ -54,7 +57,7 @@ def iterative(
     operator: LinearOperator,
     rhs: Array,
     method: str = "lsqr",
-    tol: float = 1e-13,
+    tol: float = LEAST_SQUARES_TOLERANCE,
     max_iters: int | None = None,
 ) -> LinearSolution:
     """Solve in the least-squares sense, from zero, so that the answer has least norm.
@@ -70,7 +73,7 @@ def iterative(
     max_iters : int, optional
         20 N by default.
     """
-    # In two steps, for the square of a small or large entry is out of range.
+    # Divide by the largest entry first: the square of a small or large entry would be out of range.
     peak = np.abs(rhs).max(initial=0.0)
     if peak == 0:
         return LinearSolution(np.zeros(rhs.size), True, 0, 0.0, _REASONS[0])
@@ -79,8 +82,8 @@ def iterative(
             np.full(rhs.size, np.nan), False, 0, np.inf, "the right-hand side is not finite"
         )
     size = np.linalg.norm(rhs / peak)
-    limit = max_iters or max(1000, 20 * rhs.size)
-    # Scaled to norm one: the iteration, and its tests, are the same at every scale of the input.
+    limit = max_iters or max(LEAST_ITERATIONS, ITERATIONS_PER_UNKNOWN * rhs.size)
+    # At norm one the iteration and its tests are the same for every scale of the input.
     unit = rhs / peak / size
     if method == "lsqr":
         z, stop, count = lsqr(operator, unit, atol=tol, btol=tol, conlim=0, iter_lim=limit)[:3]

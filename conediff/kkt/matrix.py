@@ -47,7 +47,7 @@ class KKTOperator:
         self.A, self.At = structure.A.products(data.A)
         self.derivative = derivative
 
-    def moved(self, derivative: ProductDerivative) -> KKTOperator:
+    def with_derivative(self, derivative: ProductDerivative) -> KKTOperator:
         """Return K of the same data at another D."""
         operator = copy(self)
         operator.derivative = derivative

@@ -1,11 +1,11 @@
-r"""The KKT residual of a stack of programs, and how large it is.
+r"""The KKT residual of a stack of programs, and its size relative to its terms.
 
-One vector carries the dual pair, v = y - s with y = Π(v) and s = Π(v) - v, so that y in K*, s in K and
-y's = 0 hold by construction. What is left are the two residuals
+One vector v = y - s represents the dual pair: y = Π(v) and s = Π(v) - v (Moreau), so that y in K*, s in K and
+y's = 0 hold by construction. Two residuals remain,
 
 .. math:: R_1 = P x + A^\top \Pi(v) + c, \qquad R_2 = A x + \Pi(v) - v - b,
 
-and a zero of R = (R_1, R_2) is a solution (the program being convex).
+and a zero of R = (R_1, R_2) is a solution, because the program is convex.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from conediff.cones import ProductProjection
+from conediff.kkt.constants import RESIDUAL_FLOOR
 from conediff.program import Array, ConeData, Structure
-
-# Below this, what a residual is measured against counts as zero.
-_FLOOR = 1e-10
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Evaluation:
         Π(v), and on demand its derivative.
     r1, r2 : arrays, shape (B, n), (B, m)
     scale1, scale2 : arrays, shape (B, 1), (B, m)
-        What the residuals are measured against. For the first it is the largest of its terms. For a row of
-        the second it is the largest entry of A x, or its own b where that is larger: so a bound that is far
-        away hides no residual but its own. At least it is the largest of b, up to one.
+        The sizes that residuals are relative to. For R_1 it is the largest entry of its terms. For a row of
+        R_2 it is the largest entry of A x, or this row's b if that is larger, so that a distant bound hides
+        no residual but its own; and at least the largest entry of b or one, whichever is smaller.
     """
 
     x: Array
@@ -65,7 +63,7 @@ class Evaluation:
         return relative
 
     def merit(self, scale1: Array, scale2: Array) -> Array:
-        """2-norm of the residual measured against given scales, shape (B,)."""
+        """Return the 2-norm of the residual relative to given scales, shape (B,)."""
         squares = ((self.r1 / scale1) ** 2).sum(axis=1) + ((self.r2 / scale2) ** 2).sum(axis=1)
         merit: Array = np.nan_to_num(np.sqrt(squares), nan=np.inf)
         return merit
@@ -84,10 +82,10 @@ class Residual:
         self.structure, self.data = structure, data
         self.P = structure.P.products(data.P)[0]
         self.A, self.At = structure.A.products(data.A)
-        self._least = np.clip(_largest(data.b), _FLOOR, 1.0)
+        self._least = np.clip(_largest(data.b), RESIDUAL_FLOOR, 1.0)
 
     def __call__(self, x: Array, v: Array, near: Array | None = None) -> Evaluation:
-        """Evaluate R at x (B, n) and v (B, m); ``near`` (B, m) is about where y will be, if that is known."""
+        """Evaluate R at x (B, n) and v (B, m); ``near`` (B, m) is an estimate of y, to begin from."""
         projection = self.structure.cone.project_dual(v, near)
         y = projection.point
         Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
@@ -97,12 +95,12 @@ class Residual:
             projection=projection,
             r1=Px + Aty + self.data.c,
             r2=Ax + s - self.data.b,
-            scale1=_scale(_largest(Px), _largest(Aty), _largest(self.data.c), _FLOOR),
+            scale1=_scale(_largest(Px), _largest(Aty), _largest(self.data.c), RESIDUAL_FLOOR),
             scale2=_scale(_largest(Ax), np.abs(self.data.b), self._least),
         )
 
     def by_rows(self, x: Array, y: Array, s: Array) -> Array:
-        """Largest residual of a row relative to the sum of that row's own terms, shape (B,)."""
+        """Return the largest residual of a row relative to the sum of that row's own terms, shape (B,)."""
         structure, data = self.structure, self.data
         A, At = structure.A.products(np.abs(data.A))
         P = structure.P.products(np.abs(data.P))[0]

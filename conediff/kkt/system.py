@@ -1,9 +1,4 @@
-r"""The reduced symmetric system K (see `reduced`), scaled, regularised and factorised.
-
-K is quasi-definite up to the null spaces of P and I - D, so K + ε diag(I, -I) has an LDL' factorisation for
-every ordering (Vanderbei 1995); iterative refinement against K itself takes ε out again. With large
-cones the factorised matrix only stands for K (see `factor`).
-"""
+"""The reduced symmetric system K (see `matrix`), scaled, regularised and factorised (`factorisation`)."""
 
 from __future__ import annotations
 
@@ -12,16 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from conediff.cones import ProductDerivative
+from conediff.kkt.constants import REGULARISATION, ROUNDING
 from conediff.kkt.factor import KKTFactor
+from conediff.kkt.factorisation import Factorisation
 from conediff.kkt.ldl import Solvers, StackLDL
 from conediff.kkt.matrix import KKTOperator, KKTPattern
 from conediff.program import Array, ConeData, Indices, Structure
-
-# Relative static regularisation: large enough that no pivot vanishes, small enough that two or three steps
-# of refinement remove it.
-REGULARISATION = 1e-9
-# Below this an entry of S A or I - D is rounding.
-_ROUNDING = 1e-14
 
 
 class KKTSystem:
@@ -60,22 +51,23 @@ class KKTSystem:
         shift = np.broadcast_to(np.reshape(regularisation, (-1, 1)) * pattern.sign, scale.shape)
         values[:, pattern.diagonal_at] += shift
         operator = KKTOperator(pattern.structure, data, derivative)
-        ldl = StackLDL(self.solvers, values)
-        return KKTFactor(operator, ldl, scale, shift / scale**2, self.probe, pattern.exact)
+        ldl = StackLDL.factor(self.solvers, values)
+        factorisation = Factorisation(ldl, scale, shift / scale**2, derivative)
+        return KKTFactor(operator, factorisation, self.probe, pattern.exact)
 
     def _scale(self, values: Array) -> Array:
-        """Scale rows and columns by the root of their largest entry, once: Ruiz's first step."""
+        """Return the root of the largest entry of every row, inverted: one step of Ruiz's equilibration."""
         order, starts = self._entries_by_row
         largest = np.maximum.reduceat(np.abs(values).take(order, axis=1), starts, axis=1)
-        # A row of S A and I - D that is all rounding (D has entries of about one) is not to be blown up.
+        # A row of S A and I - D that is all rounding errors must not be amplified.
         n = self.pattern.structure.n
-        largest[:, n:][largest[:, n:] < _ROUNDING] = 1
+        largest[:, n:][largest[:, n:] < ROUNDING] = 1
         largest[largest == 0] = 1
         return 1 / np.sqrt(largest)
 
     @cached_property
     def probe(self) -> Array:
-        """A random unit vector, always the same, shape (n + m,)."""
+        """A fixed random unit vector, shape (n + m,)."""
         vector = np.random.default_rng(0).standard_normal(self.pattern.size)
         probe: Array = vector / np.linalg.norm(vector)
         return probe

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.compat.cvxpylayers import FOREIGN, constructor_arguments, translated
-from conediff.derivative import spread
 from conediff.layer.arguments import Arguments
-from conediff.layer.maps import MapsObservability, OutputSpec, ParameterSpec, ProblemMaps
+from conediff.layer.compiled import CompiledProblem
+from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.layer.solution import LayerSolution
-from conediff.program import Array, ConeData
-from conediff.solver.batch_solver import BatchSolver
+from conediff.program import Point
 from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
@@ -105,8 +104,8 @@ class CvxpyLayer:
         self.maps = maps
         self.settings = settings
         self.info: dict[str, Any] = {}
-        self._engine, self._visibility = BatchSolver(maps.structure), MapsObservability(maps)
-        self._last: dict[tuple[int, ...], tuple[Array, Array, Array]] = {}
+        self._compiled = CompiledProblem(maps)
+        self._last: dict[tuple[int, ...], Point] = {}
         self._lock = threading.Lock()
 
     @property
@@ -171,13 +170,13 @@ class CvxpyLayer:
         arguments = Arguments.read(self.parameters, values, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
-        stack = spread.solve(self._engine, data, settings, self._start(settings, arguments))
-        solution = self._solution(arguments, data, d, stack, settings)
+        result = self._compiled.solver.solve(data, settings, self._start(settings, arguments))
+        solution = LayerSolution(self._compiled, arguments, data, d, result, settings)
         self.info = solution.info
         if settings.warm_start is True:
             with self._lock:
-                self._last[arguments.batch] = (stack.x, stack.y, stack.s)
-        solution.settle()
+                self._last[arguments.batch] = result.point
+        solution.handle_failures()
         return solution
 
     def resume(
@@ -207,21 +206,15 @@ class CvxpyLayer:
         x, y, s, outcome = (np.asarray(part) for part in state)
         arguments = Arguments.read(self.parameters, values, validate=False)
         data, d = self.maps.evaluate(arguments.values)
-        stack = SolveResult.empty(len(outcome), self.maps.structure)
-        stack.x, stack.y, stack.s = x, y, s
-        stack.status[outcome == 0] = "solved"
+        result = SolveResult.empty(len(outcome), self.maps.structure)
+        result.x, result.y, result.s = x, y, s
+        result.status[outcome == 0] = "solved"
+        result.failed_cotangent = 0.0 if (outcome == 2).any() else np.nan
         settings = _updated(self.settings, solver_args)
         data = data.repeated(arguments.count)
-        solution = self._solution(arguments, data, d, stack, settings)
-        solution.restore(outcome)
-        return solution
+        return LayerSolution(self._compiled, arguments, data, d, result, settings)
 
-    def _solution(
-        self, arguments: Arguments, data: ConeData, d: Array, stack: SolveResult, settings: Settings
-    ) -> LayerSolution:
-        return LayerSolution(self.maps, self._engine, self._visibility, arguments, data, d, stack, settings)
-
-    def _start(self, settings: Settings, arguments: Arguments) -> tuple[Array, Array, Array] | None:
+    def _start(self, settings: Settings, arguments: Arguments) -> Point | None:
         """Find where to begin: nowhere, the layer's last solution for this batch shape, or one given."""
         given = settings.warm_start
         if given is None or given is False:
@@ -234,23 +227,23 @@ class CvxpyLayer:
                 "warm_start must be True, False, or a solution that this layer's solve returned, "
                 f"got {given!r:.80}"
             )
-        stack, structure = given.stack, self.maps.structure
-        if stack.x.shape != (arguments.count, structure.n) or stack.y.shape[1] != structure.m:
+        point, structure = given.result.point, self.maps.structure
+        if point.x.shape != (arguments.count, structure.n) or point.y.shape[1] != structure.m:
             raise ValueError(
                 f"warm_start has batch shape {given.batch}, but this call has {arguments.batch}; with "
                 "warm_start=True the layer keeps its last solution for each batch shape"
             )
-        return stack.x, stack.y, stack.s
+        return point
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_lock"], state["_engine"], state["_visibility"]
+        del state["_lock"], state["_compiled"]
         state["_last"] = {}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._engine, self._visibility = BatchSolver(self.maps.structure), MapsObservability(self.maps)
+        self._compiled = CompiledProblem(self.maps)
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

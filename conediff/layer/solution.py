@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.api.derivative import PartialDerivative
-from conediff.api.failures import settle_failures
-from conediff.api.solution import Solutions, stack_info
-from conediff.derivative.diagnostics import Diagnostics, Observability
+from conediff.api.failures import handle_failures
+from conediff.api.solution import Solutions, SolvedBatch, solve_info
+from conediff.derivative import BatchDerivative, Diagnostics
 from conediff.layer.arguments import Arguments
-from conediff.layer.maps import OutputSpec, ProblemMaps
+from conediff.layer.compiled import CompiledProblem
+from conediff.layer.maps import OutputSpec
 from conediff.program import Array, ConeData
-from conediff.solver.batch_solver import BatchSolver
 from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
@@ -35,49 +34,43 @@ class LayerSolution:
 
     def __init__(
         self,
-        maps: ProblemMaps,
-        engine: BatchSolver,
-        visibility: Observability,
+        compiled: CompiledProblem,
         arguments: Arguments,
         data: ConeData,
         d: Array,
-        stack: SolveResult,
+        result: SolveResult,
         settings: Settings,
     ) -> None:
-        self._maps, self._engine, self._visibility, self._arguments = maps, engine, visibility, arguments
-        self._data, self._d, self.stack, self._settings = data, d, stack, settings
-        self._fill = np.nan
-        self.batch = arguments.batch
+        self._compiled, self._maps, self._arguments = compiled, compiled.maps, arguments
+        self._data, self._d, self.result, self._settings = data, d, result, settings
+        self.batch, maps = arguments.batch, compiled.maps
         self.info = {
             key: value.reshape(self.batch) if isinstance(value, np.ndarray) else value
-            for key, value in stack_info(stack).items()
+            for key, value in solve_info(result).items()
         }
-        # Certificates of what failed are no values: they are kept in `stack` and in `cones`.
-        self._x, self._y = (np.where(stack.usable[:, None], part, np.nan) for part in (stack.x, stack.y))
+        # Certificates of failed elements are not values: they are in `result` and in `cones`.
+        solved = result.has_solution[:, None]
+        self._x, self._y = np.where(solved, result.x, np.nan), np.where(solved, result.y, np.nan)
         value = maps.value(data, d, self._x) if self._has_value else None
         recovered = maps.recover(self._x, self._y, value)
         self.values = tuple(
-            self._dressed(spec, array) for spec, array in zip(maps.outputs, recovered, strict=True)
+            self._reshape_and_cast(spec, array) for spec, array in zip(maps.outputs, recovered, strict=True)
         )
 
-    def settle(self) -> None:
-        """Do what the user wants done about elements that failed; see `failures.settle_failures`."""
-        answer = settle_failures(self.stack, self._settings, self, self.batch)
-        self._fill = 0.0 if answer == "zero_grad" else np.nan
+    def handle_failures(self) -> None:
+        """Do with elements that failed as ``on_failure`` says; see `failures.handle_failures`."""
+        handle_failures(self.result, self._settings, self, self.batch)
 
     @property
     def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
-        """What `CvxpyLayer.resume` rebuilds this solution from: x, y, s, and an outcome per element.
+        """Arrays from which `CvxpyLayer.resume` rebuilds this solution: x, y, s, and an outcome per element.
 
-        The outcome is 0 where there is a solution; where not, 1 if the cotangents are to be NaN, 2 if zero.
+        The outcome is 0 where there is a solution, 1 where there is none and cotangents are NaN, and 2 where
+        there is none and cotangents are zero.
         """
-        failed = np.int8(2 if self._fill == 0.0 else 1)
-        outcome = np.where(self.stack.usable, np.int8(0), failed)
-        return self.stack.x, self.stack.y, self.stack.s, outcome
-
-    def restore(self, outcome: NDArray[np.int8]) -> None:
-        """Take over what was decided about elements that failed; see `state`."""
-        self._fill = 0.0 if (outcome == 2).any() else np.nan
+        failed = np.int8(2 if self.result.failed_cotangent == 0.0 else 1)
+        outcome = np.where(self.result.has_solution, np.int8(0), failed)
+        return *self.result.point, outcome
 
     @property
     def _has_value(self) -> bool:
@@ -86,7 +79,7 @@ class LayerSolution:
     @property
     def status(self) -> NDArray[np.str_]:
         """Status per element, shape batch: solved, inaccurate, infeasible, unbounded or failed."""
-        return self.stack.status.reshape(self.batch)
+        return self.result.status.reshape(self.batch)
 
     @cached_property
     def duals(self) -> tuple[Any, ...]:
@@ -96,25 +89,27 @@ class LayerSolution:
         with several, None where cvxpy recovers none.
         """
         found = [
-            tuple(self._dressed(spec, spec.value(self._y)) for spec in group) for group in self._maps.duals
+            tuple(self._reshape_and_cast(spec, spec.value(self._y)) for spec in group)
+            for group in self._maps.duals
         ]
         return tuple(group[0] if len(group) == 1 else group or None for group in found)
 
     @property
     def cones(self) -> Solutions:
         """The cone programs' solutions, certificates included; the batch flattened."""
-        return Solutions(self._engine, self._data, self.stack, self._settings)
+        return Solutions(SolvedBatch(self._compiled.solver, self._data, self.result, self._settings))
 
     @cached_property
-    def _derivative(self) -> PartialDerivative:
-        return PartialDerivative(
-            self._engine, self._data, self.stack, self._settings, self._fill, self._visibility
+    def _derivative(self) -> BatchDerivative:
+        compiled = self._compiled
+        return BatchDerivative(
+            compiled.solver, self._data, self.result, self._settings, compiled.observability
         )
 
     @property
     def diagnostics(self) -> Diagnostics:
         """How well the derivative is defined; of the elements that have a solution, in order."""
-        return self._derivative.inner.diagnostics
+        return self._derivative.diagnostics
 
     def vjp(
         self,
@@ -212,7 +207,8 @@ class LayerSolution:
             dvalue = self._maps.value_tangent(self._data, self._d, self._x, self._y, change, dd)
         pushed = self._maps.recover_tangent(self._x, self._y, dx, dy, dvalue)
         return tuple(
-            self._dressed(spec, array) for spec, array in zip(self._maps.outputs, pushed, strict=True)
+            self._reshape_and_cast(spec, array)
+            for spec, array in zip(self._maps.outputs, pushed, strict=True)
         )
 
     def _without_failed(
@@ -223,14 +219,14 @@ class LayerSolution:
         Zero in any case where nothing was asked of an element: a loss that leaves it out is then right also
         for parameters that all elements share.
         """
-        failed = ~self.stack.usable
+        failed = ~self.result.has_solution
         if not failed.any():
             return g, gd
         asked = np.zeros(len(failed), dtype=bool)
         for cotangent in cotangents:
             if cotangent is not None:
                 asked |= (cotangent != 0).reshape(len(failed), -1).any(axis=1)
-        fill = np.where(asked, self._fill, 0.0)
+        fill = np.where(asked, self.result.failed_cotangent, 0.0)
         parts = (np.where(failed[:, None], fill[:, None], part) for part in (g.P, g.A, g.b, g.c))
         return ConeData(*parts), None if gd is None else np.where(failed, fill, gd)
 
@@ -267,7 +263,7 @@ class LayerSolution:
             ) from None
         return full.reshape((self._arguments.count, *value.shape[1:]))
 
-    def _dressed(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:
+    def _reshape_and_cast(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:
         return stack.reshape(self.batch + spec.shape).astype(self._dtype(stack), copy=False)
 
     def _dtype(self, array: NDArray[Any]) -> np.dtype[Any]:

@@ -1,8 +1,9 @@
-"""Jobs on the parts of a stack, done by any ``concurrent.futures.Executor``.
+"""Jobs on the parts of a stack, done by the workers of any ``concurrent.futures.Executor``.
 
-Workers keep what all parts share (an `Engine`, which travels as its structure), so that it goes to each of
-them once, and then only numbers travel: a job goes out without it, and a worker that has not met it answers
-so. What is lost with a worker is handed out again, and done here where the executor takes no more.
+Workers keep the objects that all parts share (a `BatchSolver`, which travels as its structure), so that these
+are sent to each worker once and afterwards only numbers travel: a job is sent without them, and a worker that
+lacks them says so. A part that is lost with its worker is submitted again, and done in this process if the
+executor takes no more jobs.
 """
 
 from __future__ import annotations
@@ -14,108 +15,81 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
 from conediff.errors import ConediffWarning, ExecutorError, warn
-
-T = TypeVar("T")
-
-# Parts for each worker: several, for some are harder than others.
-_PER_WORKER = 4
-# Workers, where the executor does not tell.
-_UNKNOWN = 8
-# Bytes of numbers in one part, about, at most: larger messages travel no faster.
-_BYTES = 8 << 20
-# How often a part that was lost is handed out again.
-_AGAIN = 1
-# Things that a worker keeps.
-_KEPT = 16
+from conediff.parallel import constants
+from conediff.parallel.threads import ThreadBackend, one_blas_thread
 
 
-def cut(executor: Executor, pile: int, count: int, arrays: Sequence[NDArray[np.float64]]) -> list[slice]:
-    """Cut a stack into parts: a few for each worker, of whole piles, so that SCS sees the same piles as here.
+class ExecutorBackend:
+    """The workers of an executor; see `backend.Backend`.
 
     Parameters
     ----------
-    executor : Executor
-    pile : int
-        Programs that SCS solves together.
-    count : int
-        Size of the stack.
-    arrays : sequence of arrays
-        What is sent; those of one row go with every part.
+    executor : concurrent.futures.Executor
     """
-    each = 8 * sum(array.shape[1] for array in arrays if len(array) > 1)
-    workers = worker_count(executor) or _UNKNOWN
-    wanted = min(-(-count // (_PER_WORKER * workers)), max(1, _BYTES // max(1, each)))
-    size = -(-wanted // pile) * pile
-    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
 
-def rows(array: NDArray[np.float64], part: slice) -> NDArray[np.float64]:
-    """Return a part of an array, of which one row serves the whole stack."""
-    return array if len(array) == 1 else array[part]
+    def parts(self, count: int, at_least: int, multiple: int, row_bytes: int) -> list[slice]:
+        """Cut a stack into a few parts for each worker, of whole piles and at most 8 MB."""
+        workers = worker_count(self.executor) or constants.ASSUMED_WORKERS
+        wanted = min(
+            -(-count // (constants.PARTS_PER_WORKER * workers)),
+            -(-count // at_least),
+            max(1, constants.MESSAGE_BYTES // max(1, row_bytes)),
+        )
+        size = max(1, -(-wanted // multiple) * multiple)
+        return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
+    def map(
+        self,
+        function: Callable[..., Any],
+        shared: Sequence[Any],
+        parts: Sequence[slice],
+        arguments: Callable[[slice], tuple[Any, ...]],
+    ) -> list[Any]:
+        """Return ``[function(*shared, *arguments(part)) for part in parts]``.
 
-def run(
-    executor: Executor,
-    shared: Sequence[Any],
-    job: Callable[..., T | None],
-    parts: Sequence[slice],
-    arguments: Callable[[slice], tuple[Any, ...]],
-    threads: int | None,
-) -> list[T] | None:
-    """Do a job on every part of a stack.
+        Parameters
+        ----------
+        function : callable
+            At the top level of a module, as pickle wants it.
+        shared : sequence of objects, or None
+            What workers keep, recognised by the digest of its pickle.
+        parts : sequence of slice
+        arguments : callable
+            Returns the arguments for a part.
 
-    Parameters
-    ----------
-    executor : Executor
-    shared : sequence of objects, or None
-        What workers keep, recognised by what it pickles to.
-    job : callable
-        A function of a module, called with what is shared, a number of threads, and arguments; None is its
-        way to say that this stack is not for workers.
-    parts : sequence of slice
-    arguments : callable
-        Returns the arguments for a part.
-    threads : int, optional
-        For each worker, 1 by default: workers share the processors.
+        Raises
+        ------
+        ExecutorError
+            If the executor takes no jobs, or every worker that took one of the parts died.
 
-    Returns
-    -------
-    list or None
-        What the jobs returned, in order; None as soon as one of them does.
-
-    Raises
-    ------
-    ExecutorError
-        If the executor takes no work, or every worker that took one of the parts died.
-
-    Warns
-    -----
-    ConediffWarning
-        If parts were lost with their workers, and had to be done here.
-    """
-    return _Run(executor, shared, job, parts, arguments, threads).run()
+        Warns
+        -----
+        ConediffWarning
+            If parts were lost with their workers, and were done in this process.
+        """
+        return _Run(self.executor, shared, function, parts, arguments).run()
 
 
 @dataclass(frozen=True)
 class _Parcel:
-    """Something that workers keep, by its digest; and, where they may not have it, what it pickles to."""
+    """A shared object: the digest of its pickle and, where the worker may not have it, the pickle."""
 
     digest: bytes
     content: bytes | None = field(default=None, compare=False, repr=False)
 
 
 class _NotKept(Exception):
-    """The worker has not met this, and it did not come along."""
+    """The worker does not have this object, and it was not sent along."""
 
 
-@lru_cache(_KEPT)
+@lru_cache(constants.KEPT_OBJECTS)
 def _unpacked(parcel: _Parcel) -> Any:
     if parcel.content is None:
         raise _NotKept
@@ -123,18 +97,19 @@ def _unpacked(parcel: _Parcel) -> Any:
 
 
 def _work(
-    parcels: Sequence[_Parcel | None], job: Callable[..., Any], threads: int, arguments: tuple[Any, ...]
+    parcels: Sequence[_Parcel | None], function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[Any] | None:
-    """Do a job, in a worker; None if it does not have what is shared."""
+    """Do a job, in a worker; None if it does not have the shared objects."""
     try:
         shared = [None if parcel is None else _unpacked(parcel) for parcel in parcels]
     except _NotKept:
         return None
-    return (job(*shared, threads, *arguments),)
+    with one_blas_thread():
+        return (function(*shared, *arguments),)
 
 
-# Executors whose workers, or most of them, have a thing, by their identity and its digest.
-_met: WeakValueDictionary[tuple[int, bytes], Executor] = WeakValueDictionary()
+# Executors to which an object has been sent, by their identity and its digest.
+_sent_to: WeakValueDictionary[tuple[int, bytes], Executor] = WeakValueDictionary()
 _parcels: WeakKeyDictionary[Any, _Parcel] = WeakKeyDictionary()
 
 
@@ -146,37 +121,35 @@ def _parcel(thing: Any) -> _Parcel:
 
 
 class _Run:
-    """One call of `run`."""
+    """One call of `ExecutorBackend.map`."""
 
     def __init__(
         self,
         executor: Executor,
         shared: Sequence[Any],
-        job: Callable[..., Any],
+        function: Callable[..., Any],
         parts: Sequence[slice],
         arguments: Callable[[slice], tuple[Any, ...]],
-        threads: int | None,
     ) -> None:
-        self.executor, self.shared, self.job = executor, shared, job
-        self.parts, self.arguments, self.threads = parts, arguments, threads
+        self.executor, self.shared, self.function = executor, shared, function
+        self.parts, self.arguments = parts, arguments
         self.full = [None if thing is None else _parcel(thing) for thing in shared]
         self.bare = [parcel and replace(parcel, content=None) for parcel in self.full]
-        # dask takes jobs of the same arguments for the same job, and hashes them, unless it is told not to.
+        # dask takes jobs with equal arguments for the same job, and hashes them, unless pure=False.
         self.options: dict[str, Any] = {"pure": False} if _client(executor) is not None else {}
         self.found: dict[int, Any] = {}
         self.pending: dict[Future[Any], int] = {}
         self.done: SimpleQueue[Future[Any]] = SimpleQueue()
         self.losses = [0] * len(parts)
-        self.reason: BaseException | None = None  # why a part was lost, or refused
+        self.reason: BaseException | None = None  # why a part was lost or refused
 
-    def run(self) -> list[Any] | None:
-        """Hand all parts out, and collect what comes back."""
+    def run(self) -> list[Any]:
+        """Submit all parts, and collect the results in order."""
         complete = False
         try:
-            self._hand_out()
+            self._submit_all()
             while self.pending:
-                if not self._collect(self.done.get()):
-                    return None
+                self._collect(self.done.get())
             complete = True
         finally:
             if not complete:
@@ -184,10 +157,10 @@ class _Run:
                     future.cancel()
         return self._completed()
 
-    def _hand_out(self) -> None:
-        """Hand out every part; what is shared with as many as there are workers, if it is new to them."""
+    def _submit_all(self) -> None:
+        """Submit every part; the first one for each worker with the shared objects, if these are new."""
         keys = [(id(self.executor), parcel.digest) for parcel in self.full if parcel]
-        known = all(key in _met for key in keys)
+        known = all(key in _sent_to for key in keys)
         first = 0 if known else worker_count(self.executor) or len(self.parts)
         for k in range(len(self.parts)):
             if not self._submit(k, whole=k < first) and k == 0:
@@ -196,18 +169,16 @@ class _Run:
                     "a worker died, make a new one"
                 ) from self.reason
         for key in keys:
-            _met[key] = self.executor
+            _sent_to[key] = self.executor
 
     def _submit(self, k: int, whole: bool) -> bool:
-        """Hand out a part; return False where the executor takes no more work."""
+        """Submit a part; return False where the executor takes no more jobs."""
         parcels, arguments = self.full if whole else self.bare, self.arguments(self.parts[k])
         try:
-            future = self.executor.submit(
-                _work, parcels, self.job, self.threads or 1, arguments, **self.options
-            )
+            future = self.executor.submit(_work, parcels, self.function, arguments, **self.options)
         except Exception as error:
-            # RuntimeError is what the standard library's executors raise when they are shut down or broken.
-            if not isinstance(error, RuntimeError) and not _of_dask(error):
+            # The standard library's executors raise RuntimeError when they are shut down or broken.
+            if not isinstance(error, RuntimeError) and not _is_dasks(error):
                 raise
             self.reason = self.reason or error
             return False
@@ -215,36 +186,30 @@ class _Run:
         future.add_done_callback(self.done.put)
         return True
 
-    def _collect(self, future: Future[Any]) -> bool:
-        """Take what a worker answered; hand the part out again where that is nothing.
-
-        Returns False where the job says that this stack is not for workers.
-        """
+    def _collect(self, future: Future[Any]) -> None:
+        """Take a worker's result; submit the part again if the worker was lost or lacked a shared object."""
         k = self.pending.pop(future)
         try:
             answer = future.result()
         except (BrokenExecutor, CancelledError) as error:
             self.reason = self.reason or error
             self.losses[k] += 1
-            if self.losses[k] <= _AGAIN:
+            if self.losses[k] <= constants.RESUBMISSIONS:
                 self._submit(k, whole=True)
-            return True
+            return
         except Exception as error:
             which = f"elements {self.parts[k].start} to {self.parts[k].stop - 1} of the batch"
-            if _of_dask(error, "KilledWorker"):
+            if _is_dasks(error, "KilledWorker"):
                 raise ExecutorError(f"{which} are given up: every worker that took them died") from error
             error.add_note(f"raised by a worker that had {which}")
             raise
         if answer is None:
             self._submit(k, whole=True)
-            return True
-        (result,) = answer
-        if result is not None:
-            self.found[k] = result
-        return result is not None
+        else:
+            (self.found[k],) = answer
 
-    def _completed(self) -> list[Any] | None:
-        """Do here what the executor did not, and return all in order."""
+    def _completed(self) -> list[Any]:
+        """Do in this process what the executor did not, and return all results in order."""
         rest = [k for k in range(len(self.parts)) if k not in self.found]
         if rest:
             warn(
@@ -252,11 +217,9 @@ class _Run:
                 f"({type(self.reason).__name__}: {self.reason}), and are done in this process",
                 ConediffWarning,
             )
-        for k in rest:
-            result = self.job(*self.shared, self.threads, *self.arguments(self.parts[k]))
-            if result is None:
-                return None
-            self.found[k] = result
+            lost = [self.parts[k] for k in rest]
+            here = ThreadBackend().map(self.function, self.shared, lost, self.arguments)
+            self.found.update(zip(rest, here, strict=True))
         return [self.found[k] for k in range(len(self.parts))]
 
 
@@ -271,12 +234,12 @@ def worker_count(executor: Executor) -> int | None:
 
 
 def _client(executor: Executor) -> Any:
-    """The client of an executor that is dask's."""
-    ours = type(executor).__module__.partition(".")[0] == "distributed"
-    return getattr(executor, "_client", None) if ours else None
+    """Return the client of an executor of dask's; None for others."""
+    is_dasks = type(executor).__module__.partition(".")[0] == "distributed"
+    return getattr(executor, "_client", None) if is_dasks else None
 
 
-def _of_dask(error: BaseException, name: str | None = None) -> bool:
-    """Whether an error is dask's own."""
+def _is_dasks(error: BaseException, name: str | None = None) -> bool:
+    """Return whether an error is one of dask's own."""
     kind = type(error)
     return kind.__module__.partition(".")[0] == "distributed" and name in (None, kind.__name__)

@@ -1,16 +1,14 @@
-"""One pool of threads, kept: SCS and QDLDL leave the interpreter lock while they work.
+"""One pool of threads, kept between calls: SCS and QDLDL release the interpreter lock while they work.
 
-BLAS is held at one thread meanwhile: on small matrices its threads cost more than they save, and they stand
-in the way of ours.
+BLAS is held at one thread meanwhile: on small matrices its threads cost more than they save, and they compete
+with this pool for the processors.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,7 +16,38 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+from conediff.parallel.constants import KEPT_POOLS
+from conediff.parallel.interrupts import restore_interrupt_handler
+
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+class ThreadBackend:
+    """Threads of this process; see `backend.Backend`.
+
+    Parameters
+    ----------
+    threads : int, optional
+        All processors by default.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads
+
+    def parts(self, count: int, at_least: int, multiple: int, row_bytes: int) -> list[slice]:
+        """Cut a stack into ``at_least`` parts of nearly equal length, whatever the number of threads."""
+        return [slice(k * count // at_least, (k + 1) * count // at_least) for k in range(at_least)]
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        shared: Sequence[Any],
+        parts: Sequence[slice],
+        arguments: Callable[[slice], tuple[Any, ...]],
+    ) -> list[Any]:
+        """Return ``[function(*shared, *arguments(part)) for part in parts]``, with BLAS at one thread."""
+        with one_blas_thread():
+            return list(mapper(self.threads)(lambda part: function(*shared, *arguments(part)), parts))
 
 
 def default_threads() -> int:
@@ -31,7 +60,7 @@ def default_threads() -> int:
 def mapper(threads: int | None) -> Mapper:
     """Return a function like the built-in ``map`` that runs in this many threads.
 
-    If one job fails, or the user interrupts, those that have not begun are dropped and those that have are
+    If one job fails, or the user interrupts, jobs that have not begun are cancelled and running ones are
     waited for, so that nothing is left running.
     """
     count = default_threads() if threads is None else threads
@@ -51,49 +80,20 @@ def mapper(threads: int | None) -> Mapper:
             wait(futures)
             raise
         finally:
-            give_interrupts_back()
+            restore_interrupt_handler()
 
     return run
 
 
-def give_interrupts_back() -> None:
-    """Give ctrl-C back to Python: SCS borrows it, and runs that overlap return each other's.
-
-    To be called after every run of SCS. What arrives while SCS is being set up is lost all the same: SCS
-    takes it, and forgets it when it starts.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is threading.main_thread():
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    elif _listener and callable(handler):
-        # Other threads may not call `signal.signal`; what it calls, they may.
-        _set_listener(signal.SIGINT, _listener)
-
-
-def _interrupt_listener() -> tuple[int | None, Any]:
-    """What of CPython listens to ctrl-C, by its address, and how to set it; nothing elsewhere."""
-    try:
-        get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
-    except AttributeError:
-        return None, None
-    get.restype = put.restype = ctypes.c_void_p
-    get.argtypes, put.argtypes = [ctypes.c_int], [ctypes.c_int, ctypes.c_void_p]
-    return (get(signal.SIGINT) if callable(signal.getsignal(signal.SIGINT)) else None), put
-
-
-_listener, _set_listener = _interrupt_listener()
-
-
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=KEPT_POOLS)
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
-    """Keep one pool for each size; a forked process, which inherits no threads, makes its own."""
+    """Return the pool of this size; a forked process, which inherits no threads, makes its own."""
     return ThreadPoolExecutor(count, thread_name_prefix="conediff")
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread within; for all threads of the process, until the last of them leaves."""
+    """Hold BLAS at one thread inside; for all threads of the process, until the last of them leaves."""
     _blas.enter()
     try:
         yield
@@ -102,7 +102,7 @@ def one_blas_thread() -> Iterator[None]:
 
 
 class _Blas:
-    """BLAS's number of threads belongs to the whole process, so that those who lower it are counted."""
+    """BLAS's number of threads, one for the whole process: lowered by the first, raised by the last."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -115,7 +115,7 @@ class _Blas:
             if self._inside == 1:
                 if self._libraries is None:
                     self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-                # Not `limit`, which asks every library for all that there is to know, and is slow.
+                # `ThreadpoolController.limit` also reads every library's version, which takes milliseconds.
                 threads = [(library, library.get_num_threads()) for library in self._libraries]
                 self._before = [
                     (library, count) for library, count in threads if count is not None and count > 1

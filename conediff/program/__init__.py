@@ -7,7 +7,7 @@ numbers), ``cone_program`` (one validated program), ``tangent`` (perturbations a
 from conediff.program.cone_program import ConeProgram
 from conediff.program.data import ConeData, Point, Structure
 from conediff.program.pattern import Array, Indices, Pattern, union
-from conediff.program.tangent import outer, products, scaled
+from conediff.program.tangent import Products, outer, products, scaled
 
 __all__ = [
     "Array",
@@ -16,6 +16,7 @@ __all__ = [
     "Indices",
     "Pattern",
     "Point",
+    "Products",
     "Structure",
     "outer",
     "products",

@@ -177,7 +177,7 @@ class ConeScaling:
         result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > _CLOSE
         return result
 
-    def take(self, index: NDArray[np.intp]) -> ConeScaling:
+    def take(self, index: NDArray[np.intp] | slice) -> ConeScaling:
         """Return the frame of the programs at these positions."""
         if len(self.diagonal) == 1:
             return self

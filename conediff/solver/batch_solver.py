@@ -1,8 +1,9 @@
-"""Stacks of programs of one structure: brought into the right frame and to an ordinary scale, and solved."""
+"""Stacks of programs of one structure: cut into parts, scaled, and solved by the solve schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,21 +11,14 @@ import numpy as np
 
 from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
-from conediff.parallel.threads import mapper, one_blas_thread
-from conediff.program import ConeData, Structure
-from conediff.scaling.cone_scaling import ConeScaling, ConeScalings
-from conediff.scaling.magnitude import Magnitude
+from conediff.parallel import backend
+from conediff.program import Array, ConeData, Point, Structure
+from conediff.scaling import ConeScaling, ConeScalings, Magnitude
+from conediff.solver import constants
 from conediff.solver.result import SolveResult
-from conediff.solver.schedule import Climb, Start
+from conediff.solver.schedule import STAGES, SolveSchedule, Stage
 from conediff.solver.scs import Piles
 from conediff.solver.settings import Settings
-
-# Entries of K below which a stack is not cut into chunks, and of one chunk at most: so many stay in cache,
-# and are work enough for a thread. In smaller ones threads wait for each other.
-_CUT, _CHUNK = 1 << 17, 3 << 16
-# An inaccurate solution is not used if a row is violated by more than this part of its own terms: others may
-# be so large that this row, or the whole infeasibility of a program, does not count beside them.
-_OF_ROW = 1e-2
 
 
 class BatchSolver:
@@ -33,13 +27,22 @@ class BatchSolver:
     Parameters
     ----------
     structure : Structure
+
+    Attributes
+    ----------
+    structure : Structure
+    scalings : ConeScalings
+    system : KKTSystem
+        Of ``scalings.structure``.
+    piles : Piles
+        Of ``scalings.structure``.
     """
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.frames = ConeScalings(structure)
-        self.kkt = KKTSystem(self.frames.structure)
-        self.piles = Piles(self.frames.structure)
+        self.scalings = ConeScalings(structure)
+        self.system = KKTSystem(self.scalings.structure)
+        self.piles = Piles(self.scalings.structure)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"structure": self.structure}
@@ -47,103 +50,154 @@ class BatchSolver:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def solve(self, data: ConeData, settings: Settings, start: Start | None = None) -> SolveResult:
-        """Solve every program of a stack.
+    def solve(self, data: ConeData, settings: Settings, start: Point | None = None) -> SolveResult:
+        """Solve every program of a stack: in threads, or by the executor of the settings.
 
         Parameters
         ----------
         data : ConeData
         settings : Settings
-        start : tuple of arrays, optional
-            x, y and s to begin from, shapes (B, n), (B, m), (B, m); rows that are not finite are not used.
+        start : Point, optional
+            Where to begin; rows that are not finite are not used.
+
+        Returns
+        -------
+        SolveResult
+            Its times are those of all threads or workers together.
+
+        Raises
+        ------
+        ExecutorError
+            If the executor takes no work, or every worker that took some of it died.
+
+        Warns
+        -----
+        ConediffWarning
+            If workers were lost, and their programs were solved in this process.
         """
-        chunks = self.chunks(data.count)
-
-        def one(part: slice) -> SolveResult:
-            begin = None if start is None else (start[0][part], start[1][part], start[2][part])
-            return self._solve(data.take(part), inner, begin)
-
-        with one_blas_thread():
-            if len(chunks) == 1:
-                return self._solve(data, settings, start)
+        if data.count == 0:
+            return SolveResult.empty(0, self.structure)
+        parts = self.parts(data.count, settings, [data.P, data.A, data.b, data.c, *(start or ())])
+        inner = settings
+        if settings.executor is not None:
+            # on_failure and warm_start are dealt with in this process, and may be objects that cannot be
+            # pickled.
+            inner = replace(
+                settings, executor=None, threads=settings.threads or 1, on_failure="nan", warm_start=None
+            )
+        elif len(parts) > 1:
             inner = replace(settings, threads=1)
-            return SolveResult.joined(list(mapper(settings.threads)(one, chunks)))
 
-    def chunks(self, count: int) -> list[slice]:
-        """Cut a stack into chunks, for threads: by its size alone, so that results do not depend on them."""
-        size = count * self.kkt.pattern.nnz
-        parts = 1 if size < _CUT else min(count, max(2, 1 << math.ceil(math.log2(max(1, size / _CHUNK)))))
-        return [slice(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
+        def arguments(part: slice) -> tuple[ConeData, Settings, Point | None]:
+            return data.take(part), inner, None if start is None else start.take(part)
 
-    def _solve(self, data: ConeData, settings: Settings, start: Start | None) -> SolveResult:
-        result = self._in_good_frames(data, settings, start)
-        near = np.flatnonzero(result.status == "inaccurate")
-        if near.size:
-            R = Residual(self.structure, data.repeated(result.count).take(near))
-            broken = ~(R.by_rows(result.x[near], result.y[near], result.s[near]) <= _OF_ROW)
-            result.status[near[broken]] = "failed"
+        run = backend(settings.executor, settings.threads).map
+        return SolveResult.joined(run(_solve_part, [self], parts, arguments))
+
+    def parts(self, count: int, settings: Settings, arrays: Sequence[Array]) -> list[slice]:
+        """Cut a stack into parts, by its size and, with an executor, the number of its workers.
+
+        Parameters
+        ----------
+        count : int
+        settings : Settings
+            ``executor`` and ``threads`` are read.
+        arrays : sequence of arrays
+            What a worker is sent of the stack; arrays of one row go with every part.
+        """
+        entries = count * self.system.pattern.nnz
+        at_least = 1
+        if entries >= constants.ENTRIES_WITHOUT_PARTS:
+            wanted = max(1, entries / constants.ENTRIES_OF_A_PART)
+            at_least = min(count, max(2, 1 << math.ceil(math.log2(wanted))))
+        row_bytes = 8 * sum(array.shape[1] for array in arrays if len(array) > 1)
+        cut = backend(settings.executor, settings.threads).parts
+        return cut(count, at_least, self.piles.size(count), row_bytes)
+
+    def solve_part(self, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:
+        """Solve the programs of one part."""
+        if start is None:
+            scaling = self.scalings.levelling(data)
+            result = self._solve_and_rescale(scaling, data, settings)
+        else:
+            result = self._solve_from(start, data, settings)
+        self._fail_violated_rows(data, result)
         return result
 
-    def _in_good_frames(self, data: ConeData, settings: Settings, start: Start | None) -> SolveResult:
-        frame = self.frames.levelling(data) if start is None else self.frames.balancing(data, *start)
-        if start is not None and settings.refine and not frame.trivial:
-            return self._in_frame_of_start(frame, data, settings, start)
-        return self._in_better_frame(frame, data, settings, start)
+    def _solve_from(self, start: Point, data: ConeData, settings: Settings) -> SolveResult:
+        """Solve from a start, in the cone scaling that it asks for.
 
-    def _in_frame_of_start(
-        self, frame: ConeScaling, data: ConeData, settings: Settings, start: Start
-    ) -> SolveResult:
-        """Refine from the start, in its frame; where that fails, the frame is wrong too: begin afresh."""
-        result = self._in_better_frame(frame, data, settings, start, only_start=True)
+        If refinement from the start fails in such a scaling, the scaling is wrong as well: those programs are
+        solved as if there were no start.
+        """
+        scaling = self.scalings.balancing(data, *start)
+        if scaling.trivial or not settings.refine:
+            return self._solve_and_rescale(scaling, data, settings, start)
+        result = self._solve_and_rescale(scaling, data, settings, start, stages=())
         left = np.flatnonzero(result.status != "solved")
         if left.size:
             data = data.repeated(result.count).take(left)
-            result.replace(left, self._in_better_frame(self.frames.levelling(data), data, settings, None))
+            again = self._solve_and_rescale(self.scalings.levelling(data), data, settings)
+            result.replace(left, again)
         return result
 
-    def _in_better_frame(
+    def _solve_and_rescale(
         self,
-        frame: ConeScaling,
+        scaling: ConeScaling,
         data: ConeData,
         settings: Settings,
-        start: Start | None,
-        only_start: bool = False,
+        start: Point | None = None,
+        stages: Sequence[Stage] = STAGES,
     ) -> SolveResult:
-        result = self._solve_in(frame, data, settings, start, only_start)
+        """Solve in a cone scaling; recompute it at the solution, and solve again where it differs."""
+        result = self._solve_in(scaling, data, settings, start, stages)
         if not settings.refine:
             return result
-        # What y and s turn out to be asks for another frame, now and then: begin again from there.
-        better = self.frames.balancing(data, result.x, result.y, result.s)
-        if better is frame:
+        better = self.scalings.balancing(data, *result.point)
+        if better is scaling:
             return result
-        index = np.flatnonzero(result.usable & better.differs(frame))
+        index = np.flatnonzero(result.has_solution & better.differs(scaling))
         if index.size:
             data = data.repeated(result.count).take(index)
             x, y = result.x[index], result.y[index]
             s = data.b - self.structure.A.products(data.A)[0](x)
-            again = self._solve_in(better.take(index), data, settings, (x, y, s))
-            result.improve(index, again)
+            result.improve(index, self._solve_in(better.take(index), data, settings, Point(x, y, s), STAGES))
         return result
 
     def _solve_in(
         self,
-        frame: ConeScaling,
+        scaling: ConeScaling,
         data: ConeData,
         settings: Settings,
-        start: Start | None,
-        only_start: bool = False,
+        start: Point | None,
+        stages: Sequence[Stage],
     ) -> SolveResult:
-        """Solve in this frame, and at an ordinary scale."""
-        data = frame.data(data)
-        scaling = Magnitude.of(data)
+        """Solve in a cone scaling, and at an ordinary magnitude."""
+        data = scaling.data(data)
+        magnitude = Magnitude.of(data)
         if start is not None:
             x, y, s = start
-            start = scaling.forward(x / frame.columns, frame.dual(y), frame.rows(s))
-        scaled = scaling.scaled(data)
-        result = Climb(self.kkt, self.piles, scaled, settings, start, not frame.trivial).run(only_start)
-        if not (frame.trivial and scaling.trivial):
-            result.factors = []  # of other data
+            start = Point(*magnitude.forward(x / scaling.columns, scaling.dual(y), scaling.rows(s)))
+        scaled = magnitude.scaled(data)
+        result = SolveSchedule(self.system, self.piles, scaled, settings, start, not scaling.trivial).run(
+            stages
+        )
+        if not (scaling.trivial and magnitude.trivial):
+            result.factors = []  # those of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
-        x, y, s = scaling.back(result.x, result.y, result.s, infeasible, unbounded)
-        result.x, result.y, result.s = x * frame.columns, frame.dual_back(y), frame.rows_back(s)
+        x, y, s = magnitude.back(result.x, result.y, result.s, infeasible, unbounded)
+        result.x, result.y, result.s = x * scaling.columns, scaling.dual_back(y), scaling.rows_back(s)
         return result
+
+    def _fail_violated_rows(self, data: ConeData, result: SolveResult) -> None:
+        """Let inaccurate solutions fail in which a row is violated relative to its own terms."""
+        near = np.flatnonzero(result.status == "inaccurate")
+        if near.size:
+            R = Residual(self.structure, data.repeated(result.count).take(near))
+            violated = ~(R.by_rows(*result.point.take(near)) <= constants.VIOLATED_ROW)
+            result.status[near[violated]] = "failed"
+
+
+def _solve_part(solver: BatchSolver, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:
+    """Solve one part, in a thread or in a worker."""
+    return solver.solve_part(data, settings, start)

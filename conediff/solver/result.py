@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conediff.kkt.factor import KKTFactor
-from conediff.program import Array, Structure
-
-_taking = threading.Lock()
+from conediff.program import Array, Point, Structure
 
 
 @dataclass
 class SolveResult:
-    """Solutions of a stack of programs, filled in as the ladder is climbed.
+    """Solutions of a stack of programs; the solve schedule fills it in.
 
     Attributes
     ----------
     x, y, s : arrays, shape (B, n), (B, m), (B, m)
-        Certificates where a program is infeasible (y) or unbounded (x, s), NaN where there is nothing.
+        Certificates where a program is infeasible (y) or unbounded (x, s); NaN where nothing was found.
     status : array of str, shape (B,)
         solved, inaccurate, infeasible, unbounded or failed.
     residual : array, shape (B,)
         Relative KKT residual.
     iterations, refinements : int arrays, shape (B,)
-        SCS's iterations (of the pile, for those solved in one) and Newton steps.
+        SCS's iterations (of the whole pile) and Newton steps.
     setup_time, solve_time, refine_time : float
-        Seconds, for the whole stack.
+        Seconds of SCS's set-up, of SCS and of Newton's method, for the whole stack.
+    started_warm : bool
+        Whether there was a point to begin from.
     factors : list of KKTFactor or None
-        Of the last Newton step, for every chunk of the stack, where there is one; see `take_factors`.
+        For each part of the stack the factor of K near the solutions, where there is one.
+    failed_cotangent : float
+        Cotangents of elements without a solution, NaN or 0; decided by `api.failures`.
     """
 
     x: Array
@@ -45,11 +46,13 @@ class SolveResult:
     setup_time: float = 0.0
     solve_time: float = 0.0
     refine_time: float = 0.0
-    started_warm: bool = field(default=False)
+    started_warm: bool = False
     factors: list[KKTFactor | None] = field(default_factory=list, repr=False)
+    failed_cotangent: float = np.nan
 
     @classmethod
     def empty(cls, count: int, structure: Structure) -> SolveResult:
+        """Return a result without solutions."""
         n, m = structure.n, structure.m
         return cls(
             x=np.full((count, n), np.nan),
@@ -63,25 +66,22 @@ class SolveResult:
 
     @classmethod
     def joined(cls, parts: list[SolveResult]) -> SolveResult:
-        """Put the parts of a stack together again; times add up."""
+        """Join the results of the parts of a stack; times add up."""
+        if len(parts) == 1:
+            return parts[0]
 
         def join(values: list[Any]) -> Any:
             if isinstance(values[0], np.ndarray):
                 return np.concatenate(values)
             return any(values) if isinstance(values[0], bool) else sum(values)
 
-        names = [f.name for f in fields(cls) if f.name != "factors"]
+        names = [f.name for f in fields(cls) if f.name not in ("factors", "failed_cotangent")]
         joined = cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
         joined.factors = [factor for part in parts for factor in part.factors or [None]]
         return joined
 
-    def take_factors(self) -> list[KKTFactor | None]:
-        """Hand the factors over to the first who asks: only one at a time can solve with them."""
-        with _taking:
-            factors, self.factors = self.factors, []
-        return factors
-
     def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the factors, which belong to this process."""
         return {**self.__dict__, "factors": []}
 
     @property
@@ -89,16 +89,33 @@ class SolveResult:
         """Number of programs."""
         return len(self.x)
 
+    @property
+    def point(self) -> Point:
+        """x, y and s."""
+        return Point(self.x, self.y, self.s)
+
+    @property
+    def has_solution(self) -> NDArray[np.bool_]:
+        """Whether there is a solution, accurate or nearly so, shape (B,)."""
+        return np.asarray((self.status == "solved") | (self.status == "inaccurate"))
+
+    def take(self, index: NDArray[np.intp]) -> SolveResult:
+        """Return the solutions of the programs at these positions; times are those of the whole stack."""
+        taken = replace(self, factors=[])
+        for name in ("x", "y", "s", "status", "residual", "iterations", "refinements"):
+            setattr(taken, name, getattr(self, name)[index])
+        return taken
+
     def improve(self, index: NDArray[np.intp], again: SolveResult) -> None:
-        """Take what a second solve of these programs found; without it the first is inaccurate."""
-        good = again.usable
+        """Replace solutions by those of a second solve; where it failed, the first is inaccurate."""
+        good = again.has_solution
         self.status[index[~good]] = "inaccurate"
         self.replace(index, again, good)
 
     def replace(
         self, index: NDArray[np.intp], again: SolveResult, good: NDArray[np.bool_] | slice = slice(None)
     ) -> None:
-        """Take how another solve of these programs ended, or of the ``good`` ones; its work counts."""
+        """Replace solutions by those of another solve, or its ``good`` ones; add iterations and times."""
         self.factors = []
         for name in ("x", "y", "s", "status", "residual"):
             getattr(self, name)[index[good]] = getattr(again, name)[good]
@@ -106,8 +123,3 @@ class SolveResult:
         self.refinements[index] += again.refinements
         for name in ("setup_time", "solve_time", "refine_time"):
             setattr(self, name, getattr(self, name) + getattr(again, name))
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Whether there is a solution, accurate or nearly so, shape (B,)."""
-        return np.asarray((self.status == "solved") | (self.status == "inaccurate"))

@@ -1,8 +1,8 @@
 """SCS: a stack of programs in, raw solutions and statuses out.
 
-Small programs of one structure are laid down a block diagonal, a *pile*, which is itself a cone program:
-one call of SCS serves the whole pile, with no Python in between. SCS's tolerances hold for the pile as
-a whole; what each program got out of it is measured, and mended, elsewhere.
+Small programs of one structure are laid down a block diagonal, a *pile*, which is itself a cone program: one
+call of SCS solves the whole pile. SCS's tolerances hold for the pile as a whole; the residual of each program
+is measured afterwards (see `schedule`).
 """
 
 from __future__ import annotations
@@ -17,26 +17,30 @@ import scipy.sparse as sp
 import scs
 from numpy.typing import NDArray
 
-from conediff.parallel.threads import give_interrupts_back
-from conediff.program import Array, ConeData, Pattern, Structure
+from conediff.parallel.interrupts import restore_interrupt_handler
+from conediff.program import Array, ConeData, Pattern, Point, Structure
+from conediff.solver.constants import PILE_COUNT, PILE_ROWS, QDLDL_NONZEROS, QDLDL_NONZEROS_PER_ROW
 
-# Rows of one pile, and programs in it at most.
-_PILE_ROWS = 2048
-_PILE_COUNT = 64
-# Above this many nonzeros, and with more than so many to a row, SCS's default (a blocked, parallel
-# factorisation where it has one) pays; up to here workspaces are kept.
-_SMALL, _SPARSE = 200_000, 10
-
+# All statuses of SCS (its header glbopts.h). An inaccurate certificate (-6, -7) is not a certificate: the
+# point is refined like any other. -5 means that the user interrupted SCS.
 _STATUS = {
-    1: "solved",
-    2: "inaccurate",
-    -1: "unbounded",
-    -2: "infeasible",
-    -6: "inaccurate",
-    -7: "inaccurate",
-    -3: "failed",
-    -4: "failed",
+    2: "inaccurate",  # SCS_SOLVED_INACCURATE
+    1: "solved",  # SCS_SOLVED
+    0: "failed",  # SCS_UNFINISHED
+    -1: "unbounded",  # SCS_UNBOUNDED
+    -2: "infeasible",  # SCS_INFEASIBLE
+    -3: "failed",  # SCS_INDETERMINATE
+    -4: "failed",  # SCS_FAILED
+    -6: "inaccurate",  # SCS_UNBOUNDED_INACCURATE
+    -7: "inaccurate",  # SCS_INFEASIBLE_INACCURATE
 }
+_INTERRUPTED = -5  # SCS_SIGINT
+# What SCS says where it cannot set up: its validation or its factorisation of the data failed.
+_REFUSED = "ScsWork allocation error!"
+
+
+class SCSRefusal(Exception):
+    """SCS cannot set up these data."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Pile:
         self,
         data: ConeData,
         settings: Mapping[str, Any],
-        warm_start: tuple[Array, Array, Array] | None = None,
+        start: Point | None = None,
     ) -> RawSolution:
         """Solve the programs of the pile.
 
@@ -109,31 +113,34 @@ class Pile:
             Of exactly `count` programs.
         settings : mapping
             Of SCS, as `checked_settings` returns them.
-        warm_start : tuple of arrays, optional
-            x, y and s, shapes (count, n), (count, m), (count, m).
+        start : Point, optional
+            Where to begin.
 
         Raises
         ------
         KeyboardInterrupt
             If the user interrupted SCS.
+        SCSRefusal
+            If SCS cannot set up the data.
         """
         n = self.structure.n
         arguments = {"verbose": False, **settings}
-        if self._A.nnz + self._P.nnz < max(_SMALL, _SPARSE * (self._A.shape[0] + self._A.shape[1])):
+        if self._A.nnz + self._P.nnz < max(
+            QDLDL_NONZEROS, QDLDL_NONZEROS_PER_ROW * (self._A.shape[0] + self._A.shape[1])
+        ):
             arguments.setdefault("linear_solver", "qdldl")
-        start = self._scs_start(warm_start)
         try:
-            raw = self._run(data, arguments, start)
+            raw = self._run(data, arguments, self._warm_start(start))
         finally:
-            give_interrupts_back()
+            restore_interrupt_handler()
         info = raw["info"]
-        if info["status_val"] == -5:
+        if info["status_val"] == _INTERRUPTED:
             raise KeyboardInterrupt
         return RawSolution(
             x=raw["x"].reshape(self.count, n),
             y=raw["y"][self.rows],
             s=raw["s"][self.rows],
-            status=_STATUS.get(info["status_val"], "failed"),
+            status=_STATUS[info["status_val"]],
             iterations=int(info["iter"]),
             setup_time=info["setup_time"] / 1e3,
             solve_time=info["solve_time"] / 1e3,
@@ -143,9 +150,9 @@ class Pile:
     def _run(self, data: ConeData, arguments: dict[str, Any], start: dict[str, Array]) -> dict[str, Any]:
         """Call SCS; where only b and c have moved since an earlier call, with its scaling and factor."""
         b, c = self._vectors(data)
-        shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < _SMALL
-        # What outlives a call would make the next one depend on it: the memory of the acceleration, and where
-        # SCS's projection onto a box cone begins.
+        shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < QDLDL_NONZEROS
+        # A kept workspace would make a call depend on the one before, by the memory of the acceleration and
+        # by the point where SCS's projection onto a box cone begins.
         remembers = arguments.get("acceleration_lookback") != 0 or self.cone.bl is not None
         if remembers or not shared:
             result: dict[str, Any] = self._workspace(data, b, c, arguments).solve(bool(start), **start)
@@ -154,7 +161,7 @@ class Pile:
         solver = self._kept.take(key)
         kept = solver is not None
         if not kept:
-            # Without b and c, which would leave their mark on the scaling.
+            # With b = 0 and c = 0, because SCS's scaling depends on them.
             solver = self._workspace(data, np.zeros(b.size), np.zeros(c.size), arguments)
         solver.update(b=b, c=c)
         result = solver.solve(bool(start), **start)
@@ -165,22 +172,33 @@ class Pile:
         return result
 
     def _workspace(self, data: ConeData, b: Array, c: Array, arguments: dict[str, Any]) -> Any:
-        """Set SCS up."""
+        """Set SCS up.
+
+        Raises
+        ------
+        SCSRefusal
+            If SCS cannot set up the data.
+        """
         k = self.count
         A = self._A.matrix(_spread(data.A, k).ravel()) if self.structure.m else sp.csc_array((1, c.size))
         numbers: dict[str, Any] = {"A": A, "b": b, "c": c}
         if self._P.nnz:
             numbers["P"] = self._P.matrix(_spread(data.P, k)[:, self._upper].ravel())
-        return scs.SCS(numbers, dict(self._cones) or {"l": 1}, **arguments)
+        try:
+            return scs.SCS(numbers, dict(self._cones) or {"l": 1}, **arguments)
+        except ValueError as error:
+            if str(error) == _REFUSED:
+                raise SCSRefusal(_REFUSED) from error
+            raise
 
     def _vectors(self, data: ConeData) -> tuple[Array, Array]:
-        """Stack b and c; a program without rows gets one that says 0 <= 1, for SCS wants one."""
+        """Stack b and c; a program without rows gets the row 0 <= 1, because SCS needs one."""
         b = np.empty(self.count * self.structure.m)
         b[self.rows] = data.b
         return (b if b.size else np.ones(1)), _spread(data.c, self.count).ravel()
 
-    def _scs_start(self, start: tuple[Array, Array, Array] | None) -> dict[str, Array]:
-        """Lay a warm start down the pile; none for a program without rows."""
+    def _warm_start(self, start: Point | None) -> dict[str, Array]:
+        """Lay a start down the pile; there is none for a program without rows."""
         if start is None or self.structure.m == 0:
             return {}
         x, y, s = start
@@ -190,7 +208,7 @@ class Pile:
 
 
 class _Workspaces:
-    """SCS's workspaces that nobody uses at the moment, of the matrices and settings that were last used."""
+    """SCS's workspaces that are not in use, for the matrices and settings of the last call."""
 
     def __init__(self) -> None:
         self._key: tuple[Any, ...] | None = None
@@ -203,7 +221,7 @@ class _Workspaces:
             return self._free.pop() if self._free and self._key == key else None
 
     def give(self, key: tuple[Any, ...], workspace: Any) -> None:
-        """Let others use it."""
+        """Make a workspace available again."""
         with self._lock:
             if self._key != key:
                 self._key, self._free = key, []
@@ -211,7 +229,7 @@ class _Workspaces:
 
 
 class Piles:
-    """The piles of one structure, each made when it is first needed.
+    """The piles of one structure; each is made when it is first needed.
 
     Parameters
     ----------
@@ -231,11 +249,11 @@ class Piles:
             return self._made[count]
 
     def size(self, total: int) -> int:
-        """Return how many programs of a stack go into one pile; threads do not matter."""
+        """Return how many programs of a stack go into one pile, whatever the number of threads."""
         if not self.structure.cone.pileable:
             return 1
         rows = max(1, self.structure.n + self.structure.m)
-        return max(1, min(_PILE_COUNT, _PILE_ROWS // rows, total))
+        return max(1, min(PILE_COUNT, PILE_ROWS // rows, total))
 
 
 def _spread(array: Array, count: int) -> Array:

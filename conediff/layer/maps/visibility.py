@@ -44,7 +44,7 @@ class MapsObservability:
         """Pickle what is looked at, not all of the maps."""
         return MapsObservability, (replace(self.maps, parameters=(), duals=()),)
 
-    def take(self, index: NDArray[np.intp]) -> MapsObservability:
+    def take(self, index: NDArray[np.intp] | slice) -> MapsObservability:
         """Return what is seen of the programs at these positions: of each the same."""
         return self
 

@@ -1,0 +1,43 @@
+"""Tuned numbers of the linear algebra.
+
+Relative residuals are 2-norms relative to that of the right-hand side; singular values are those of K with
+rows and columns scaled to largest entries of about one.
+"""
+
+# Static regularisation of the scaled K: large enough that no pivot vanishes for any ordering (Vanderbei
+# 1995), small enough that two or three steps of iterative refinement remove it.
+REGULARISATION = 1e-9
+# Where a pivot still has the wrong sign, multiples of the regularisation that are added to it, one after the
+# other.
+REGULARISATION_FACTORS = (1e2, 1e4, 1e6)
+# Entries of S A and D - I below this are rounding errors: D has entries of about one.
+ROUNDING = 1e-14
+
+# Rows and programs in one block-diagonal factorisation, at most. Larger ones exceed the cache and take longer
+# per row.
+PILE_ROWS = 2048
+PILE_COUNT = 64
+
+# Relative residual of the first solve above which the signs of the pivots are checked. The check costs more
+# than a factorisation of a small K, because QDLDL copies its factor for it.
+SUSPICIOUS_RESIDUAL = 1e-3
+# Smallest singular value, estimated by one step of inverse iteration, below which two more steps are taken.
+# Pivots of the size of the regularisation leave the factor accurate to 1e-7 only, so that a zero may appear
+# as 1e-5.
+SUSPICIOUS_SINGULAR_VALUE = 1e-4
+# A relative residual up to this counts as solved.
+SOLVED = 1e-10
+# Relative residual that GMRES aims at for an answer, and for the first estimate of the smallest singular
+# value: the latter is below the share that one direction has of a random vector.
+GMRES_FINE, GMRES_COARSE = 1e-12, 1e-5
+# Krylov vectors of GMRES, at most.
+KRYLOV = 200
+
+# Below this the size of the terms of a residual counts as this: data that are all zero have residual zero.
+RESIDUAL_FLOOR = 1e-10
+# Singular values of M below this, relative to the largest, count as zero: solutions are known to about 1e-10.
+RANK_TOLERANCE = 1e-11
+# Tolerance of LSQR and LSMR, on the relative residual and on its relative gradient.
+LEAST_SQUARES_TOLERANCE = 1e-13
+# Iterations of LSQR and LSMR per unknown, and at least in all, before they stop with a warning.
+ITERATIONS_PER_UNKNOWN, LEAST_ITERATIONS = 20, 1000

@@ -1,0 +1,36 @@
+"""Ctrl-C while SCS runs: SCS replaces the handler of SIGINT, and overlapping runs restore each other's."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+from typing import Any
+
+
+def restore_interrupt_handler() -> None:
+    """Install Python's own handler of ctrl-C again; to be called after every run of SCS.
+
+    An interrupt that arrives while SCS is being set up is lost: SCS catches it, and clears it when it starts.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is threading.main_thread():
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    elif _c_handler and callable(handler):
+        # Only the main thread may call `signal.signal`; any thread may call the C function behind it.
+        _set_c_handler(signal.SIGINT, _c_handler)
+
+
+def _c_level_handler() -> tuple[int | None, Any]:
+    """Return the address of CPython's C handler of SIGINT, and the function that sets it; None elsewhere."""
+    try:
+        get, put = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    except AttributeError:
+        return None, None
+    get.restype = put.restype = ctypes.c_void_p
+    get.argtypes, put.argtypes = [ctypes.c_int], [ctypes.c_int, ctypes.c_void_p]
+    return (get(signal.SIGINT) if callable(signal.getsignal(signal.SIGINT)) else None), put
+
+
+_c_handler, _set_c_handler = _c_level_handler()

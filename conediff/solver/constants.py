@@ -1,0 +1,47 @@
+"""Tuned numbers of the forward pass. SCS's settings for each stage stand in the table of `schedule`.
+
+Residuals are relative KKT residuals, see `kkt.residual`.
+"""
+
+# Rows and programs in one pile of SCS, at most. Larger piles leave the cache, and end when the hardest
+# program does.
+PILE_ROWS = 2048
+PILE_COUNT = 64
+# SCS uses QDLDL below this many nonzeros of A and P, and above it while there are at most so many nonzeros
+# per row; otherwise SCS's default, a blocked parallel factorisation where SCS was built with one. Workspaces
+# are kept only below the first number.
+QDLDL_NONZEROS, QDLDL_NONZEROS_PER_ROW = 200_000, 10
+
+# Entries of K in a stack below which it is not cut into parts, and in one part, at most: 196,608 entries are
+# 1.5 MB, which stay in cache. In smaller parts threads wait for each other, because NumPy takes the
+# interpreter lock between any two operations.
+ENTRIES_WITHOUT_PARTS = 1 << 17
+ENTRIES_OF_A_PART = 3 << 16
+
+# SCS's `scale` is chosen within these bounds, and moves by at most this factor from what the data suggest.
+SCALE_RANGE = (1 / 16, 16.0)
+SCALE_STEP = 8.0
+# In a cone scaling the residual to reach is at most this: residuals are relative to the largest row, and a
+# cone scaling is used where rows are so uneven that digits of the small ones are at stake.
+SCALED_TOLERANCE = 1e-13
+# A solution with a residual between the tolerance and this is inaccurate, and returned with a warning; above
+# it the solve has failed.
+INACCURATE = 1e-5
+# An inaccurate solution has failed as well if a row is violated by more than this share of its own terms:
+# next to much larger rows the residual does not show such a violation.
+VIOLATED_ROW = 1e-2
+
+# Newton's method with full steps stops after this many steps that reduce the best residual by less than 30 %,
+# or after this many steps in all.
+FULL_REDUCTION, FULL_POOR_STEPS, FULL_MAX_STEPS = 0.7, 3, 10
+# Damped steps: the lengths tried one after the other; the decrease of the residual that a step of length one
+# has to bring (shorter ones in proportion); and the number of steps in all.
+DAMPED_LENGTHS = (1.0, 0.5, 0.2, 0.05)
+DAMPED_DECREASE = 1e-2
+DAMPED_MAX_STEPS = 30
+# A damped step that is refused at every length is repeated with this many times the regularisation, up to a
+# limit.
+DAMPED_REGULARISATION_FACTOR = 1e4
+DAMPED_MAX_REGULARISATION = 1e-1
+# Refinement of the linear solve for a Newton direction: relative residual and steps.
+DIRECTION_RESIDUAL, DIRECTION_REFINEMENTS = 1e-10, 3
