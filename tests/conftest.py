@@ -21,6 +21,14 @@ def suite(path):
     return "unit"
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Where -m names one suite, import no other: the adapters' frameworks take ten seconds."""
+    wanted = config.option.markexpr
+    if wanted in SUITES and collection_path.is_file() and suite(collection_path) != wanted:
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
 def pytest_collection_modifyitems(items):
     """Mark every test with its suite. Slow tests belong to the suite ``slow`` alone."""
