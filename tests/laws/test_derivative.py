@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import conediff as cd
-from tests.laws.programs import CONES, cotangent, curve, dense, distance, draw, largest
+from tests.programs import CONES, cotangent, curve, dense, distance, draw, largest
 
 EVERY = pytest.mark.parametrize("name", CONES)
 BOTH = pytest.mark.parametrize("with_P", [True, False], ids=["P", "LP"])

@@ -16,7 +16,7 @@ from conediff.derivative.kkt_derivative import StackDerivative
 from conediff.kkt.system import KKTSystem
 from conediff.program import ConeData
 from conediff.solver.batch_solver import BatchSolver
-from tests.laws.programs import (
+from tests.programs import (
     CONES,
     conditioning,
     dense,

@@ -9,7 +9,7 @@ import pytest
 
 import conediff as cd
 from conediff.cones import ProductCone
-from tests.laws.programs import (
+from tests.programs import (
     CONES,
     cotangent,
     curve,

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import conediff as cd
-from tests.laws.programs import cotangent, curve, distance, largest, program
+from tests.programs import cotangent, curve, distance, largest, program
 
 
 def chain(n, seed=0):

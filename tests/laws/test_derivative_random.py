@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import conediff as cd
-from tests.laws.programs import cotangent, curve, dense, distance, draw, largest, random_cones
+from tests.programs import cotangent, curve, dense, distance, draw, largest, random_cones
 
 SEEDS = st.integers(0, 2**32 - 1)
 KINDS = {"with_P": st.booleans(), "sparse": st.booleans()}

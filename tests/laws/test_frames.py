@@ -11,7 +11,7 @@ import pytest
 from conediff import CvxpyLayer
 from conediff.program import ConeData
 from conediff.scaling.cone_scaling import ConeScalings
-from tests.laws.programs import draw
+from tests.programs import draw
 
 CONES = {"z": 1, "l": 2, "q": [3], "s": [2], "cs": [2], "ep": 2, "ed": 2, "p": [0.3, -0.6]}
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import conediff.compat as ours
-from tests.laws.programs import cotangent, draw
+from tests.programs import cotangent, draw
 
 theirs = pytest.importorskip("diffcp")
 

@@ -9,7 +9,7 @@ import conediff as cd
 from conediff.program import ConeData
 from conediff.solver.scs import Pile
 from conediff.solver.scs_settings import SCS_SETTINGS, checked_settings
-from tests.laws.programs import CONES, distance, draw
+from tests.programs import CONES, distance, draw
 
 PILEABLE = [name for name, cones in CONES.items() if "bl" not in cones]
 TIGHT = {"eps_abs": 1e-7, "eps_rel": 1e-7, "max_iters": 200_000, "acceleration_lookback": 0}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conediff.kkt.embedding import Embedding
-from tests.laws.programs import CONES, draw, slope
+from tests.programs import CONES, draw, slope
 
 EVERY = pytest.mark.parametrize("name", CONES)
 BOTH = pytest.mark.parametrize("with_P", [True, False], ids=["P", "LP"])

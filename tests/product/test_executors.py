@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from tests.laws.programs import CONES, draw
+from tests.programs import CONES, draw
+
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 def spawned(workers):

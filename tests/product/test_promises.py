@@ -13,13 +13,6 @@ import conediff as cd
 SIMPLEX = np.array([[1.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 
 
-@pytest.fixture
-def strict():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", cd.ConediffWarning)
-        yield
-
-
 @pytest.mark.parametrize("method", ["auto", "direct", "dense", "lsqr", "lsmr"])
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1.0, 1e4, 1e8])
 def test_every_method_at_every_scale_of_the_data(strict, method, scale):

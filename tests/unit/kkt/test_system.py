@@ -14,7 +14,7 @@ from conediff.kkt.ldl import PileSolver, piles
 from conediff.kkt.matrix import KKTOperator, KKTPattern
 from conediff.kkt.system import REGULARISATION, KKTSystem
 from conediff.program import ConeData
-from tests.laws.programs import CONES
+from tests.programs import CONES
 
 EXTRA = {
     "none": {},

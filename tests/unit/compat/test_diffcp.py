@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import conediff as cd
 import conediff.compat as diffcp
 from conediff.solver.batch_solver import BatchSolver
-from tests.laws.programs import cotangent, curve, dense, distance, draw
+from tests.programs import cotangent, curve, dense, distance, draw
 
 MIXED = {"z": 1, "l": 2, "q": [3], "s": [2], "ep": 1, "ed": 1, "p": [0.4, -0.7]}
 EXACT = ("lsqr", "lsmr", "dense")

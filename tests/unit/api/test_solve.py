@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from tests.laws.programs import CONES, distance, draw
+from tests.programs import CONES, distance, draw
 
 KNOWN = draw(np.random.default_rng(60), CONES["mixed"])
 P = KNOWN.program
