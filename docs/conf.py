@@ -63,11 +63,31 @@ plot_html_show_source_link = False
 
 # The order in which examples are shown.
 ORDER = [
-    "qp_layer", "softmax", "sparsemax", "lasso", "polytope", "relu_layers", "monotone_regression",
-    "signal_denoising", "data_poisoning", "control_policy", "predictive_control", "vehicle_path",
-    "portfolio", "resource_allocation", "supply_chain", "optimal_transport", "stiffness",
-    "power_cones", "geometric_program", "psd_parameter", "duals_of_every_cone",
-    "infeasible_element", "tuning", "keras_constraints", "keras_digits",
+    "qp_layer",
+    "softmax",
+    "sparsemax",
+    "lasso",
+    "polytope",
+    "relu_layers",
+    "monotone_regression",
+    "signal_denoising",
+    "data_poisoning",
+    "control_policy",
+    "predictive_control",
+    "vehicle_path",
+    "portfolio",
+    "resource_allocation",
+    "supply_chain",
+    "optimal_transport",
+    "stiffness",
+    "power_cones",
+    "geometric_program",
+    "psd_parameter",
+    "duals_of_every_cone",
+    "infeasible_element",
+    "tuning",
+    "keras_constraints",
+    "keras_digits",
 ]
 
 

@@ -67,18 +67,13 @@ class LinearisedKKT:
     def _checked(self) -> tuple[KKTFactor, Array, Array]:
         """The factor to solve with, and its smallest singular values and null vectors.
 
-        A factor with a suspicious singular value gives way to one that is more trustworthy: the nearby factor
-        to the exact one, that to one with more regularisation.
+        The nearby factor gives way to the exact one if one of its singular values is suspicious.
         """
-        factor = self._nearby or self._exact
-        value, vector = factor.smallest_singular_value()
-        if factor.is_nearby and not np.all(value >= SUSPICIOUS_SINGULAR_VALUE):
-            factor = self._exact
-            value, vector = factor.smallest_singular_value()
-        if not np.all(value >= SUSPICIOUS_SINGULAR_VALUE) and factor.repaired is not None:
-            factor = factor.repaired
-            value, vector = factor.smallest_singular_value()
-        return factor, value, vector
+        if self._nearby is not None:
+            value, vector = self._nearby.smallest_singular_value()
+            if np.all(value >= SUSPICIOUS_SINGULAR_VALUE):
+                return self._nearby, value, vector
+        return self._exact.checked()
 
     @property
     def factor(self) -> KKTFactor:

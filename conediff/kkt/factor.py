@@ -159,6 +159,17 @@ class KKTFactor:
     def _without_low_rank(self) -> KKTFactor:
         return replace(self, may_use_low_rank=False)
 
+    def checked(self) -> tuple[KKTFactor, Array, Array]:
+        """Return a factor whose pivots have the right sign, and its `smallest_singular_value`.
+
+        It is this factor, or where a singular value is suspicious and a pivot has the wrong sign, one with
+        more regularisation.
+        """
+        value, vector = self.smallest_singular_value()
+        if np.all(value >= SUSPICIOUS_SINGULAR_VALUE) or self.repaired is None:
+            return self, value, vector
+        return self.repaired, *self.repaired.smallest_singular_value()
+
     def smallest_singular_value(self) -> tuple[Array, Array]:
         """Estimate the smallest singular value of every K, scaled to rows of about one.
 

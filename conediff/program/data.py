@@ -67,6 +67,11 @@ class ConeData:
         lengths = (len(part) for part in (self.P, self.A, self.b, self.c))
         return next((length for length in lengths if length != 1), 1)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no number is NaN or infinite."""
+        return all(bool(np.isfinite(part).all()) for part in (self.P, self.A, self.b, self.c))
+
     def repeated(self, count: int) -> ConeData:
         """Return a stack of ``count`` programs from one of so many, or of one that they all share."""
         if self.count == count:

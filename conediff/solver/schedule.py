@@ -154,13 +154,16 @@ class SolveSchedule:
         return [index[i : i + size] for i in range(0, index.size, size)]
 
     def _scs(self, index: NDArray[np.intp], stage: Stage) -> RawSolution | None:
-        """Run SCS on these programs as one pile, from the best point so far; None if SCS refuses the data."""
-        pile, best = self.piles.of(index.size), self.result.point.take(index)
+        """Run SCS on these programs as one pile, from the best point so far; None if it cannot."""
+        data, best = self.data.take(index), self.result.point.take(index)
+        if not data.is_finite:  # the maps of a layer may overflow; SCS does not check
+            return None
         settings = stage.settings(self.settings.scs)
         if stage.in_piles and "scale" not in settings:
-            settings["scale"] = _scale(self.data.take(index), best)
+            settings["scale"] = _scale(data, best)
         try:
-            return pile.solve(self.data.take(index), settings, best if np.isfinite(best.x).all() else None)
+            start = best if np.isfinite(best.x).all() else None
+            return self.piles.of(index.size).solve(data, settings, start)
         except SCSRefusal:
             return None
 

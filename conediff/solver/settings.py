@@ -34,9 +34,9 @@ class Settings:
         of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and LSQR
         where the reduced system is singular.
     threads : int, optional
-        Threads for piles and chunks; all processors by default. Results do not depend on it.
+        Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional
-        Its workers solve batches, in chunks; ``threads`` is then for each worker, and 1 by default. Results
+        Its workers solve batches, in parts; ``threads`` is then for each worker, and 1 by default. Results
         do not depend on it. Copies share it; what is pickled or saved leaves it behind, with a warning.
     on_failure : {"raise", "nan", "zero_grad"} or callable
         What happens where an element has no accurate solution.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import cvxpy as cp
@@ -12,9 +12,10 @@ import pytest
 
 import conediff as cd
 from conediff.cones import ProductCone
-from conediff.derivative.kkt_derivative import StackDerivative
+from conediff.derivative.kkt_derivative import KKTDerivative
 from conediff.kkt.system import KKTSystem
-from conediff.program import ConeData
+from conediff.program import ConeData, Point, Products
+from conediff.solver import constants
 from conediff.solver.batch_solver import BatchSolver
 from tests.programs import (
     CONES,
@@ -140,7 +141,7 @@ def test_programs_of_different_sparsity_share_the_union():
     batch = cd.solve_batch(programs)
     gx = rng.standard_normal((4, 4))
     pulled = batch.derivative().vjp(dx=gx)
-    union = batch.derivative()._partial.inner.structure
+    union = batch._batch.solver.structure
     for i, p in enumerate(programs):
         alone = cd.solve(p)
         assert distance([batch.x[i]], [alone.x]) < 1e-9
@@ -415,32 +416,47 @@ def test_stack_data_take_and_count():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_factor_of_the_last_newton_step_is_taken_over_where_it_fits(threads, monkeypatch):
-    """By the first derivative, and where D is the same; otherwise K is factorised anew."""
+def test_the_factor_of_the_last_newton_step_is_used_where_it_fits(threads, monkeypatch):
+    """By every derivative, if D has hardly changed; otherwise K is factorised anew."""
     made = []
     factor = KKTSystem.factor
     monkeypatch.setattr(KKTSystem, "factor", lambda *args, **rest: made.append(1) or factor(*args, **rest))
     solutions = solved_in_one_step(threads)
-    cotangent = cotangents(solutions[0]._parent._engine.structure, 6)
+    cotangent = cotangents(solutions._batch.solver.structure, 6)
     before = len(made)
-    taken = solutions.derivative().vjp(*cotangent)
+    first, second = (solutions.derivative().vjp(*cotangent) for _ in range(2))
     assert len(made) == before
-    again = solutions.derivative().vjp(*cotangent)
-    assert len(made) == before + 1
-    for one, other in zip(taken, again, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
     alone = cd.solve(cd.ConeProgram(np.eye(2), np.ones(2), np.array([-3.0, 1.0]), {"l": 2}, P=np.eye(2)))
     before = len(made)
-    first, second = alone.derivative(), alone.derivative()
-    np.testing.assert_allclose(first.vjp(dx=np.ones(2)).dc, [0, -1], atol=1e-12)
+    for derivative in (alone.derivative(), alone.derivative()):
+        np.testing.assert_allclose(derivative.vjp(dx=np.ones(2)).dc, [0, -1], atol=1e-12)
     assert len(made) == before
-    np.testing.assert_allclose(second.vjp(dx=np.ones(2)).dc, [0, -1], atol=1e-12)
-    assert len(made) == before + 1
     spoilt = solved_in_one_step(threads)
-    spoilt._stack.factors[0].operator.derivative.diagonal[0] = 0.5
+    spoilt._batch.result.factors[0].factorisation.derivative.diagonal[0] = 0.5
     before = len(made)
-    np.testing.assert_array_equal(spoilt.derivative().vjp(*cotangent).db, again.db)
+    again = spoilt.derivative().vjp(*cotangent)
     assert len(made) == before + 1
+    for one, other in zip(again, first, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12 * np.abs(other).max())
+
+
+@EVERY
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_same_call_twice_gives_the_same_bits(name, cut, request):
+    if cut:
+        request.getfixturevalue("small_parts")
+    knowns = family(name, 5)
+    batch, g = cd.solve_batch([k.program for k in knowns]), cotangents(knowns[0].program, 5)
+    derivative = batch.derivative()
+    pulled, pushed = derivative.vjp(*g), derivative.jvp(db=g[1], dc=g[0])
+    for again in (derivative, batch.derivative()):
+        # In the other order, and by another object.
+        for one, other in zip(again.jvp(db=g[1], dc=g[0]), pushed, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for one, other in zip(again.vjp(*g), pulled, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def solved_in_one_step(threads):
@@ -459,8 +475,8 @@ def stack_of(name, count):
     knowns = family(name, count)
     batch = cd.solve_batch([k.program for k in knowns])
     return (
-        batch._engine,
-        batch._data,
+        batch._batch.solver,
+        batch._batch.data,
         *(np.stack(parts) for parts in zip(*(k.solution for k in knowns), strict=True)),
     )
 
@@ -469,53 +485,68 @@ def stack_of(name, count):
 @pytest.mark.parametrize("far", [(), (1,), (0, 1, 2, 4)], ids=["all near", "one far", "most far"])
 def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
     """As it is where S has hardly moved, with a patch where some have, not at all where most have."""
-    engine, data, x, y, s = stack_of(name, 5)
-    kkt, structure = KKTSystem(engine.structure), engine.structure
+    solver, data, x, y, s = stack_of(name, 5)
+    kkt, structure = solver.system, solver.structure
     v = (y - s) * (1 + 1e-8)
     v[list(far)] = np.random.default_rng(26).standard_normal((len(far), structure.m))
-    known = kkt.factor(data, structure.cone.project_dual(v).derivative())
+    cone = solver.scalings.structure.cone
+    known = kkt.factor(lifted(solver, data), cone.project_dual(v).derivative())
     made = []
     factor = KKTSystem.factor
     monkeypatch.setattr(
         KKTSystem, "factor", lambda self, data, D: made.append(D.batch[0]) or factor(self, data, D)
     )
     g = cotangents(structure, 5)
-    found = StackDerivative(kkt, data, x, y, s, factor=known)
-    plain = StackDerivative(kkt, data, x, y, s)
-    assert distance(found.vjp(*g), plain.vjp(*g)) < 1e-9
+    found = KKTDerivative.at(solver, data, Point(x, y, s), nearby=known)
+    plain = KKTDerivative.at(solver, data, Point(x, y, s))
+    assert distance(found.vjp(*g)[0], plain.vjp(*g)[0]) < 1e-9
     assert made == {0: [], 1: [1], 4: [5]}[len(far)] + [5]
-    tangent = ConeData(data.zeros().P, data.zeros().A, g[1], g[0])
-    assert distance(found.push(tangent), plain.push(tangent)) < 1e-9
-    np.testing.assert_allclose(found.diagnostics.condition, plain.diagnostics.condition, rtol=1e-2)
+    zero = np.zeros((5, structure.n)), np.zeros((5, structure.m)), np.zeros((5, structure.n))
+    change = Products(*zero, g[1], g[0])
+    assert distance(found.jvp(change)[0], plain.jvp(change)[0]) < 1e-9
+    np.testing.assert_allclose(found.diagnostics().condition, plain.diagnostics().condition, rtol=1e-2)
 
 
-def test_drift_is_seen_also_where_another_factor_stands():
-    engine, _, _, y, s = stack_of("mixed", 3)
-    kkt, cone = KKTSystem(engine.structure), engine.structure.cone
-    data = stack_of("mixed", 3)[1]
+def lifted(solver, data):
+    """The data on the sparsity that has room for what shears fill in."""
+    return solver.scalings.identity.data(data)
+
+
+def test_a_change_of_the_projection_is_seen_also_in_replaced_rows():
+    solver, data, _, y, s = stack_of("mixed", 3)
+    kkt, cone, data = solver.system, solver.structure.cone, lifted(solver, data)
     one, v = np.array([1]), y - s
-    known = kkt.factor(data, cone.project_dual(v).derivative())
-    assert (known.drift(cone.project_dual(v).derivative()) < 1e-12).all()
-    elsewhere = np.random.default_rng(27).standard_normal((1, v.shape[1]))
-    known.patch(one, kkt.factor(data.take(one), cone.project_dual(elsewhere).derivative()))
-    drift = known.drift(cone.project_dual(v).derivative())
-    assert drift[1] > 1e-3 and drift[[0, 2]].max() < 1e-12
-    v[1] = elsewhere
-    assert (known.drift(cone.project_dual(v).derivative()) < 1e-12).all()
-
-
-def test_a_factor_that_does_not_bring_refinement_home_is_not_trusted():
-    engine, data, x, y, s = stack_of("mixed", 3)
-    kkt, structure = KKTSystem(engine.structure), engine.structure
-    D = structure.cone.project_dual(y - s).derivative()
+    D = cone.project_dual(v).derivative()
     known = kkt.factor(data, D)
-    known._ldl = kkt.factor(ConeData(9 * data.P, -4 * data.A, data.b, data.c), D)._ldl
-    g = cotangents(structure, 3)
-    found = StackDerivative(kkt, data, x, y, s, factor=known).vjp(*g)
-    assert distance(found, StackDerivative(kkt, data, x, y, s).vjp(*g)) < 1e-9
+    assert (known.projection_change(D) < 1e-12).all()
+    elsewhere = np.random.default_rng(27).standard_normal((1, v.shape[1]))
+    other = kkt.factor(data.take(one), cone.project_dual(elsewhere).derivative())
+    replaced = known.with_rows_from(one, other)
+    change = replaced.projection_change(D)
+    assert change[1] > 1e-3 and change[[0, 2]].max() < 1e-12
+    assert (known.projection_change(D) < 1e-12).all(), "factors are immutable"
+    v[1] = elsewhere
+    assert (replaced.projection_change(cone.project_dual(v).derivative()) < 1e-12).all()
 
 
-def test_programs_that_take_different_steps_hand_their_factors_over(monkeypatch):
+def test_a_factor_by_which_refinement_falls_short_is_not_used():
+    solver, data, x, y, s = stack_of("mixed", 3)
+    D = solver.structure.cone.project_dual(y - s).derivative()
+    other = lifted(solver, ConeData(9 * data.P, -4 * data.A, data.b, data.c))
+    wrong = with_factorisation_of(solver.system, lifted(solver, data), other, D)
+    g = cotangents(solver.structure, 3)
+    found = KKTDerivative.at(solver, data, Point(x, y, s), nearby=wrong).vjp(*g)[0]
+    assert distance(found, KKTDerivative.at(solver, data, Point(x, y, s)).vjp(*g)[0]) < 1e-9
+
+
+def with_factorisation_of(kkt, data, other, D):
+    """A factor for K of ``data`` by the factorisation of K of other data."""
+    known = kkt.factor(data, D)
+    ldl = kkt.factor(other, D).factorisation.ldl
+    return replace(known, factorisation=replace(known.factorisation, ldl=ldl))
+
+
+def test_factors_of_programs_that_take_different_steps_are_used(monkeypatch):
     rng = np.random.default_rng(28)
     programs = []
     for _ in range(40):
@@ -531,73 +562,86 @@ def test_programs_that_take_different_steps_hand_their_factors_over(monkeypatch)
     gx = np.ones((len(batch), 10))
     pulled = batch.derivative().vjp(dx=gx)
     assert not made
-    assert distance(pulled, batch.derivative().vjp(dx=gx)) < 1e-9 and made
+    for k in range(0, len(batch), 7):
+        alone = KKTDerivative.at(
+            batch._batch.solver, batch._batch.data.take([k]), batch._batch.result.point.take([k])
+        )
+        r1, r2 = alone.vjp(gx[[k]], np.zeros((1, 10)), np.zeros((1, 10)))[0]
+        assert distance([pulled.dc[[k]], pulled.db[[k]]], [-r1, r2]) < 1e-9
+    assert made
 
 
-def test_a_factor_that_hides_that_K_is_singular_is_not_trusted():
-    """A redundant constraint, and a factor of which it was not."""
+def test_a_factor_that_hides_that_K_is_singular_is_not_used():
+    """A redundant constraint, and a factor of data in which it is not redundant."""
     program = cd.ConeProgram(np.ones((2, 1)), np.ones(2), np.zeros(1), {"z": 2}, np.eye(1))
-    kkt, structure, data = KKTSystem(program.structure), program.structure, program.data
-    x, y, s = np.ones((1, 1)), np.full((1, 2), -0.5), np.zeros((1, 2))
-    known = kkt.factor(data, structure.cone.project_dual(y).derivative())
-    known._ldl = kkt.factor(
-        ConeData(data.P, data.A * [[1, 1.01]], data.b, data.c), structure.cone.project_dual(y).derivative()
-    )._ldl
+    solver, data = BatchSolver(program.structure), program.data
+    point = Point(np.ones((1, 1)), np.full((1, 2), -0.5), np.zeros((1, 2)))
+    D = program.structure.cone.project_dual(point.y).derivative()
+    wrong = with_factorisation_of(
+        solver.system, data, ConeData(data.P, data.A * [[1, 1.01]], data.b, data.c), D
+    )
     # Outside the range of K, and within, where its solution is not unique.
     for gy in ([1.0, 0.0], [1.0, 1.0]):
         g, answers = (np.ones((1, 1)), np.array([gy]), np.zeros((1, 2))), []
-        for factor in (copy(known), None):
-            with pytest.warns(cd.DegeneracyWarning):
-                answers.append(StackDerivative(kkt, data, x, y, s, factor=factor).vjp(*g))
+        for nearby in (wrong, None):
+            answer, report = KKTDerivative.at(solver, data, point, nearby=nearby).vjp(*g)
+            assert report.degenerate
+            answers.append(answer)
         assert distance(*answers) < 1e-9
 
 
 @pytest.fixture
-def small_chunks(monkeypatch):
-    """Two programs to a chunk, or three."""
-    monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
-    chunks = BatchSolver.chunks
+def small_parts(monkeypatch):
+    """Two programs to a part, or three."""
+    monkeypatch.setattr(constants, "ENTRIES_WITHOUT_PARTS", 1)
+    parts = BatchSolver.parts
 
-    def pairs(engine, count):
-        monkeypatch.setattr("conediff.solver.batch_solver._CHUNK", 2.9 * engine.kkt.pattern.nnz)
-        return chunks(engine, count)
+    def pairs(solver, *arguments):
+        monkeypatch.setattr(constants, "ENTRIES_OF_A_PART", 2.9 * solver.system.pattern.nnz)
+        return parts(solver, *arguments)
 
-    monkeypatch.setattr(BatchSolver, "chunks", pairs)
+    monkeypatch.setattr(BatchSolver, "parts", pairs)
 
 
 @EVERY
 @pytest.mark.parametrize("threads", [1, 2])
-def test_chunks_do_not_matter(name, threads, request):
+def test_parts_do_not_matter(name, threads, request, monkeypatch):
     knowns = family(name, 5) * 2
     whole = results(knowns, threads)
-    request.getfixturevalue("small_chunks")
-    batch = cd.solve_batch([k.program for k in knowns])
-    assert len(batch._engine.chunks(10)) == 4
+    request.getfixturevalue("small_parts")
+    batch = cd.solve_batch([k.program for k in knowns], threads=threads)
+    assert len(batch._batch.solver.parts(10, batch._batch.settings, [])) == 4
     assert distance(results(knowns, threads), whole) < 1e-6  # solutions are as good as tol
     # At the same point the derivative is the same.
-    derivative = batch.derivative()
-    inner, g = derivative._partial.inner, cotangents(knowns[0].program, 10)
-    assert distance(inner.vjp(*g), inner.whole.vjp(*g)) < 1e-9
-    tangent = ConeData(*(a * np.ones((10, 1)) for a in (g[0][:, :1], g[1][:, :1], g[1], g[0])))
-    tangent = ConeData(inner._data.P * g[0][:, :1], inner._data.A * g[0][:, 1:2], tangent.b, tangent.c)
-    assert distance(inner.push(tangent), inner.whole.push(tangent)) < 1e-9
-    pulled, whole = inner.pull(*g), inner.whole.pull(*g)
-    for part in ("P", "A", "b", "c"):
-        np.testing.assert_allclose(getattr(pulled, part), getattr(whole, part), rtol=1e-7, atol=1e-9)
+    in_parts, g = batch.derivative(), cotangents(knowns[0].program, 10)
+    structure, rng = batch._batch.solver.structure, np.random.default_rng(31)
+    change = {
+        "dP": np.ones((10, structure.P.nnz)) * rng.standard_normal((10, 1)),
+        "dA": rng.standard_normal((10, structure.A.nnz)),
+        "db": g[1],
+        "dc": g[0],
+    }
+    pulled, pushed = in_parts.vjp(*g), in_parts.jvp(**change)
+    monkeypatch.setattr(constants, "ENTRIES_WITHOUT_PARTS", 1 << 30)
+    in_one = batch.derivative()
+    assert len(batch._batch.solver.parts(10, batch._batch.settings, [])) == 1
+    assert distance(pushed, in_one.jvp(**change)) < 1e-9
+    for one, other in zip(pulled, in_one.vjp(*g), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
 
 
-def test_a_chunk_may_have_no_factor_to_hand_over(small_chunks):
-    """Minimise c x - log x; where c is large the solution is found in a frame."""
+def test_a_part_may_have_no_factor(small_parts):
+    """Minimise c x - log x; where c is large the solution is found in a cone scaling."""
     x, c = cp.Variable(), cp.Parameter(pos=True)
     layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(c * x - cp.log(x))), [c], [x])
     values = np.array([1.0, 2.0, 1e7, 1e8, 3.0, 0.5])
     solution = layer.solve(values)
-    assert {factor is None for factor in solution.stack.factors} == {True, False}
+    assert {factor is None for factor in solution.result.factors} == {True, False}
     np.testing.assert_allclose(solution.vjp(np.ones(6))[0], -1 / values**2, rtol=1e-6)
 
 
-def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_chunks):
-    """One redundant constraint, in one chunk of three; the answer is that without chunks."""
+def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_parts):
+    """One redundant constraint, in one part of three; the answer is that without parts."""
     A = np.array([[[1.0], [k]] for k in (1, -1, -1, -1, -1, -1, -1)])
     programs = [cd.ConeProgram(a, [1, 1], [-2.0], {"l": 2}, np.eye(1)) for a in A]
     programs[4] = cd.ConeProgram(np.ones((2, 1)), [1, 1], [-2.0], {"l": 2}, np.eye(1))
@@ -614,5 +658,5 @@ def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_chu
 
 
 def test_a_factor_is_not_pickled():
-    stack = solved_in_one_step(1)._stack
-    assert stack.factors and not pickle.loads(pickle.dumps(stack)).factors
+    result = solved_in_one_step(1)._batch.result
+    assert result.factors and not pickle.loads(pickle.dumps(result)).factors

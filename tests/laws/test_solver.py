@@ -1,4 +1,4 @@
-"""What the engine promises: solutions to tolerance, whatever the scale, the neighbours or the rung.
+"""The forward pass: solutions reach the tolerance, whatever the scale, the neighbours or the stage.
 
 A solution is judged by residuals that are computed here, from the definition, and by no code of the library.
 """
@@ -14,20 +14,21 @@ import scipy.sparse as sp
 
 from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
-from conediff.program import ConeData, ConeProgram
+from conediff.program import ConeData, ConeProgram, Point
 from conediff.scaling.magnitude import Magnitude
+from conediff.solver import constants
 from conediff.solver.batch_solver import BatchSolver
-from conediff.solver.newton import leap, refine
+from conediff.solver.newton import damped_newton, full_newton
 from conediff.solver.settings import Settings
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "maros_meszaros"
 PROBLEMS = sorted(DATA.glob("*.mat"))
 
 
-def apart(structure, v):
-    """y and s of v = y - s."""
+def point(structure, x, v):
+    """x, y and s of v = y - s."""
     y = structure.cone.project_dual(v).point
-    return y, y - v
+    return Point(x, y, y - v)
 
 
 def solve(program, data=None, **settings):
@@ -92,8 +93,8 @@ class TestRefinement:
         program = quadratic_program(rng)
         solution = solve(program)
         v = solution.y - solution.s
-        refined = refine(
-            KKTSystem(program.structure), program.data, solution.x, *apart(program.structure, v), tol=1e-9
+        refined = damped_newton(
+            KKTSystem(program.structure), program.data, point(program.structure, solution.x, v), tol=1e-9
         )
         assert refined.steps[0] == 0
         assert np.array_equal(refined.x, solution.x)
@@ -103,8 +104,8 @@ class TestRefinement:
         data = stack(program, 40, rng)
         x, v = 10 * rng.standard_normal((40, program.n)), 10 * rng.standard_normal((40, program.m))
         before = Residual(program.structure, data)(x, v)
-        refined = refine(
-            KKTSystem(program.structure), data, x, *apart(program.structure, v), tol=1e-10, max_steps=3
+        refined = damped_newton(
+            KKTSystem(program.structure), data, point(program.structure, x, v), tol=1e-10, max_steps=3
         )
         after = Residual(program.structure, data)(refined.x, refined.y - refined.s)
         assert (after.merit(before.scale1, before.scale2) <= before.merit(before.scale1, before.scale2)).all()
@@ -114,15 +115,16 @@ class TestRefinement:
         program = quadratic_program(rng)
         data = stack(program, 3, rng)
         x, v = np.zeros((3, program.n)), np.zeros((3, program.m))
-        alone = refine(
+        alone = damped_newton(
             KKTSystem(program.structure),
             data.take(np.array([0, 2])),
-            x[:2],
-            *apart(program.structure, v[:2]),
+            point(program.structure, x[:2], v[:2]),
             tol=1e-10,
         )
         x[1] = np.nan
-        together = refine(KKTSystem(program.structure), data, x, *apart(program.structure, v), tol=1e-10)
+        together = damped_newton(
+            KKTSystem(program.structure), data, point(program.structure, x, v), tol=1e-10
+        )
         assert np.isinf(together.residual[1])
         assert np.allclose(together.x[[0, 2]], alone.x, rtol=1e-12)
 
@@ -130,14 +132,14 @@ class TestRefinement:
         program = quadratic_program(rng)
         data = stack(program, 40, rng)
         x, v = rng.standard_normal((40, program.n)), rng.standard_normal((40, program.m))
-        start = x, *apart(program.structure, v)
-        found = leap(KKTSystem(program.structure), data, *start, tol=1e-10)
+        start = point(program.structure, x, v)
+        found = full_newton(KKTSystem(program.structure), data, start, tol=1e-10)
         after = Residual(program.structure, data)(found.x, found.y - found.s)
         before = Residual(program.structure, data)(x, v)
         assert (found.residual <= before.relative).all()
         assert np.allclose(after.relative, found.residual, rtol=1e-3, atol=1e-14)
         one = [
-            leap(KKTSystem(program.structure), data, *start, tol=1e-10, max_steps=k).residual
+            full_newton(KKTSystem(program.structure), data, start, tol=1e-10, max_steps=k).residual
             for k in (1, 2, 3)
         ]
         assert (one[0] >= one[1]).all() and (one[1] >= one[2]).all()
@@ -149,22 +151,20 @@ class TestRefinement:
         )
         x, y, s = np.zeros((1, 1)), np.full((1, 2), 0.5), np.full((1, 2), 0.1)
         start = Residual(program.structure, program.data)(x, y - s)
-        found = leap(KKTSystem(program.structure), program.data, x, y, s, tol=1e-10)
+        found = full_newton(KKTSystem(program.structure), program.data, Point(x, y, s), tol=1e-10)
         assert found.steps[0] <= 5
         assert found.residual[0] <= start.relative[0]
 
-    def test_chunks_give_what_the_whole_gives(self, rng, monkeypatch):
+    def test_parts_give_what_the_whole_gives(self, rng, monkeypatch):
         program = quadratic_program(rng)
         data = stack(program, 30, rng)
         whole = solve(program, data)
-        monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
-        monkeypatch.setattr(
-            "conediff.solver.batch_solver._CHUNK", 7 * KKTSystem(program.structure).pattern.nnz
-        )
-        chunked = solve(program, data)
-        assert len(chunked.factors) == 8
-        assert np.allclose(chunked.x, whole.x, rtol=1e-12)
-        assert np.array_equal(chunked.refinements, whole.refinements)
+        monkeypatch.setattr(constants, "ENTRIES_WITHOUT_PARTS", 1)
+        monkeypatch.setattr(constants, "ENTRIES_OF_A_PART", 7 * KKTSystem(program.structure).pattern.nnz)
+        cut = solve(program, data)
+        assert len(cut.factors) == 8
+        assert np.allclose(cut.x, whole.x, rtol=1e-12)
+        assert np.array_equal(cut.refinements, whole.refinements)
 
     def test_linearly_dependent_rows_do_not_stop_the_factorisation(self):
         # Integers, so that the pivots vanish exactly where rounding eats the regularisation.
@@ -211,8 +211,8 @@ class TestScale:
     def test_a_warm_start_is_scaled_too(self, rng):
         program = quadratic_program(rng)
         tiny = ConeProgram(program.A, program.b, program.c * 1e-9, program.cones, program.P * 1e-9)
-        engine, first = BatchSolver(tiny.structure), solve(tiny)
-        again = engine.solve(tiny.data, Settings(), (first.x, first.y, first.s))
+        solver, first = BatchSolver(tiny.structure), solve(tiny)
+        again = solver.solve(tiny.data, Settings(), first.point)
         assert again.iterations[0] == 0
         assert again.status[0] == "solved"
 

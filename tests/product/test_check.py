@@ -76,16 +76,16 @@ def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
 
 
 def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatch, capsys):
-    from conediff.derivative.framed import FramedDerivative
+    from conediff.derivative import BatchDerivative
     from conediff.program import ConeData
 
-    right = FramedDerivative.pull
+    right = BatchDerivative.pull
 
     def wrong(self, *cotangents):
         g = right(self, *cotangents)
         return ConeData(*(1.001 * part for part in (g.P, g.A, g.b, g.c)))
 
-    monkeypatch.setattr(FramedDerivative, "pull", wrong)
+    monkeypatch.setattr(BatchDerivative, "pull", wrong)
     code, named = failures(capsys)
     assert code == 1
     assert len(named) == len(list(check.checks())) - 1  # threads agree on what is wrong
@@ -97,8 +97,8 @@ def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
     right = conediff.layer.LayerSolution
 
     def wrong(*solved):
-        stack, settings = solved[-2:]
-        stack.x = stack.x * (1 + 1e-15 * (settings.threads or 1))
+        result, settings = solved[-2:]
+        result.x = result.x * (1 + 1e-15 * (settings.threads or 1))
         return right(*solved)
 
     monkeypatch.setattr(conediff.layer.layer, "LayerSolution", wrong)
@@ -117,7 +117,7 @@ def test_an_error_is_a_failure_and_the_others_are_still_run(alone, monkeypatch, 
 
 
 def test_a_missing_warning_is_found(alone, monkeypatch, capsys):
-    monkeypatch.setattr("conediff.derivative.kkt_derivative.warn", lambda *_: None)
+    monkeypatch.setattr("conediff.derivative.report.warn", lambda *_: None)
     code, named = failures(capsys)
     assert code == 1 and named == ["no derivative"]
 

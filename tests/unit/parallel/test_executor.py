@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.derivative import spread
+from conediff.parallel import constants
 from conediff.parallel import executor as executors
 from conediff.solver.result import SolveResult
 
@@ -178,8 +178,8 @@ def test_warm_starts(layer):
 
 
 def test_times_are_those_of_all_workers(layer):
-    engine, data = layer._engine, layer.maps.evaluate([VALUES])[0]
-    parts = [engine.solve(data, layer.settings) for _ in range(3)]
+    solver, data = layer._compiled.solver, layer.maps.evaluate([VALUES])[0]
+    parts = [solver.solve(data, layer.settings) for _ in range(3)]
     joined = SolveResult.joined(parts)
     assert joined.count == 3 * len(VALUES) and not joined.started_warm
     assert joined.solve_time == pytest.approx(sum(part.solve_time for part in parts))
@@ -189,12 +189,9 @@ def test_times_are_those_of_all_workers(layer):
 def test_threads_are_for_each_worker(layer, monkeypatch, threads):
     """One by default, for workers share the processors."""
     asked = []
-    monkeypatch.setattr("conediff.solver.batch_solver._CUT", 1)
-    monkeypatch.setattr("conediff.solver.batch_solver._CHUNK", 1)
-    monkeypatch.setattr("conediff.solver.batch_solver.mapper", lambda count: asked.append(count) or map)
-    monkeypatch.setattr("conediff.derivative.chunked.mapper", lambda count: asked.append(count) or map)
+    monkeypatch.setattr("conediff.solver.schedule.mapper", lambda count: asked.append(count) or map)
     settings = {"executor": Sent(), "threads": threads}
-    layer.solve(VALUES, solver_args=settings).vjp(WEIGHTS, WEIGHTS[:, 0])
+    layer.solve(VALUES, solver_args=settings)
     assert len(asked) >= 4 and set(asked) == {threads or 1}
 
 
@@ -252,7 +249,7 @@ def test_what_nobody_sees_may_be_degenerate_in_a_worker():
     before = len(executor.brought)
     check(solution.vjp(WEIGHTS), [WEIGHTS - WEIGHTS.mean(axis=1, keepdims=True)])
     assert len(executor.brought) - before > 1
-    assert "factor" not in vars(solution._derivative.inner.whole._inner)  # nothing was factorised here
+    assert solution._derivative._derivatives is None  # nothing was factorised here
     assert not solution.diagnostics.dual_unique.any()
 
 
@@ -284,11 +281,14 @@ def test_a_worker_that_does_not_know_the_structure_is_told(layer, expected):
 def test_the_first_derivative_goes_out_and_further_ones_stay(layer, expected):
     executor = Sent()
     solution = layer.solve(VALUES, solver_args={"executor": executor})
-    counts = [len(executor.brought)]
+    counts, answers = [len(executor.brought)], []
     for _ in range(3):
-        check(solution.vjp(WEIGHTS, WEIGHTS[:, 0]), expected[2:3])
+        answers.append(solution.vjp(WEIGHTS, WEIGHTS[:, 0]))
+        check(answers[-1], expected[2:3])
         counts.append(len(executor.brought))
     assert counts[1] > counts[0] and counts[1:] == [counts[1]] * 3
+    for again in answers[1:]:
+        np.testing.assert_array_equal(again[0], answers[0][0])  # to the last bit, wherever it comes from
     check(solution.jvp(TANGENTS), expected[3:5])
     assert len(executor.brought) == counts[1]
 
@@ -302,17 +302,15 @@ def test_other_methods_differentiate_here(layer, method):
     assert len(executor.brought) == count
 
 
-def test_parts_are_whole_piles_and_of_limited_size(layer):
-    engine = layer._engine
-    pile = engine.piles.size(1000)
-    assert pile > 1
-    small = executors.cut(Sent(2), engine, 1000, [np.zeros((1000, 3)), np.zeros((1, 10**9))])
+def test_parts_are_whole_piles_and_of_limited_size():
+    cut = executors.ExecutorBackend(Sent(2)).parts
+    small = cut(1000, at_least=1, multiple=64, row_bytes=24)
     assert [part.start for part in small] == list(range(0, 1000, small[0].stop)) and small[-1].stop == 1000
-    assert small[0].stop % pile == 0 and 4 <= len(small) <= 8
-    (whole,) = executors.cut(Sent(2), engine, pile, [np.zeros((pile, 3))])
-    assert whole == slice(0, pile)
-    large = executors.cut(Sent(2), engine, 10**4, [np.broadcast_to(0.0, (10**4, 10**4))])
-    assert large[0].stop == -(-(executors._BYTES // 80_000) // pile) * pile
+    assert small[0].stop % 64 == 0 and 4 <= len(small) <= 8
+    assert cut(64, at_least=1, multiple=64, row_bytes=24) == [slice(0, 64)]
+    large = cut(10**4, at_least=1, multiple=64, row_bytes=80_000)
+    assert large[0].stop == -(-(constants.MESSAGE_BYTES // 80_000) // 64) * 64
+    assert len(cut(1000, at_least=50, multiple=1, row_bytes=24)) == 50
 
 
 def test_how_many_jobs_at_a_time():
@@ -358,7 +356,8 @@ def test_an_executor_that_breaks_midway(layer, expected, after):
 
 def test_a_part_that_every_worker_died_of_is_given_up(layer):
     killed = pytest.importorskip("distributed.scheduler").KilledWorker("task", None, 3)
-    size = executors.cut(Sent(2), layer._engine, len(VALUES), [VALUES])[0].stop
+    solver, count = layer._compiled.solver, len(VALUES)
+    size = executors.ExecutorBackend(Sent(2)).parts(count, 1, solver.piles.size(count), 24)[0].stop
     with pytest.raises(
         cd.ExecutorError, match=f"elements {size} to {2 * size - 1} of the batch are given up"
     ):
@@ -472,8 +471,8 @@ def test_nothing_is_imported_before_it_is_needed():
     assert result.stdout.strip() == "[]"
 
 
-def test_without_an_executor_nothing_is_cut(layer, monkeypatch):
-    monkeypatch.setattr(spread, "run", None)
+def test_without_an_executor_nothing_is_sent(layer, monkeypatch):
+    monkeypatch.setattr(executors.ExecutorBackend, "map", None)
     layer.solve(VALUES).vjp(WEIGHTS, WEIGHTS[:, 0])
 
 
