@@ -6,8 +6,8 @@ Learned: the weights of steering and of changes of steering in a driver's proble
 the distance from the middle of the lane, from eight paths driven around obstacles. Learning the problem from
 its solutions is called inverse optimisation.
 
-Expect: the two weights are recovered with a relative error below 1e-4 from paths without noise, and below 10
-% from paths with noise. The path around new obstacles then agrees with the driver's. NumPy is enough.
+Expect: the relative error of the two weights is below 1e-4 from paths without noise, and below 0.1 from paths
+with noise. The path around new obstacles then agrees with the driver's. NumPy is enough.
 """
 
 import cvxpy as cp
