@@ -19,7 +19,7 @@ warnings.simplefilter("ignore")
 
 
 def gradients(make, *values, outputs=0, weights=None):
-    """Return the gradients of a combination of one output in all parameters, or a text that names the error."""
+    """Return the gradients of a combination of one output in all parameters, or the name of the error."""
     try:
         tensors = [torch.as_tensor(value).clone().requires_grad_() for value in values]
         out = make()(*tensors)[outputs]
@@ -30,7 +30,7 @@ def gradients(make, *values, outputs=0, weights=None):
 
 
 def error(found, exact):
-    """Return the relative error, or the text that names the error."""
+    """Return the relative error, or the name of the error."""
     if isinstance(found, str):
         return found
     if any(part is None for part in found):

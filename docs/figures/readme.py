@@ -66,7 +66,7 @@ def learn(start, points, targets, steps=300, rate=0.01):
 
 
 def outline(G0, h0):
-    """Return the boundary of a polygon around the origin: in each direction, the distance to the nearest face."""
+    """Return the boundary of a polygon around the origin: in each direction, the nearest face."""
     angles = np.linspace(0, 2 * np.pi, 1441)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     along = circle @ G0.T

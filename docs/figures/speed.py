@@ -1,7 +1,7 @@
 """The README's picture of speed: ``python docs/figures/speed.py [results.json [picture.png]]``.
 
-``python -m tests.benchmarks.compare --json results.json`` writes the results. The picture shows batches of 32 with
-new data in every call, forward and backward together. Needs the ``demo`` extra.
+``python -m tests.benchmarks.compare --json results.json`` writes the results. The picture shows batches of 32
+with new data in every call, forward and backward together. Needs the ``demo`` extra.
 """
 
 import json
@@ -24,7 +24,7 @@ PEERS = {
 
 
 def ratios(results):
-    """Return by problem and peer: the peer's time divided by conediff's, and whether both answers were right."""
+    """Return for each problem and peer: time / conediff's time, and whether both answers were right."""
     chosen = [r for r in results["records"] if r["mode"] == "cold" and r["batch"] == BATCH]
     found = {name: {} for name in dict.fromkeys(r["problem"] for r in chosen)}
     for pair in pairs(chosen):
