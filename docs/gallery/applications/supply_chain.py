@@ -71,7 +71,7 @@ r_learned = torch.full((3,), 0.3, requires_grad=True)
 before, stocks_before = simulate(q_learned.detach(), r_learned.detach(), 1000, 50)
 optimizer = torch.optim.Adam([q_learned, r_learned], lr=0.1)
 profits = []
-for step in (bar := tqdm(range(steps), desc="learning what stock is worth")):
+for step in (bar := tqdm(range(steps), desc="learning the value of stock")):
     optimizer.zero_grad()
     gain, _ = simulate(q_learned, r_learned, step, runs)
     (-gain).backward()

@@ -61,6 +61,6 @@ for values, name in ((used_capital, "capital"), (used_labour, "labour"), (made, 
     axes.plot(price, values, label=name)
 axes.plot(price, exact_capital, ":", color="black", label="closed forms")
 axes.plot(price, exact, ":", color="black")
-axes.set(xlabel="price of capital", title="What the factory uses and makes")
+axes.set(xlabel="price of capital", title="Inputs and output of the factory")
 axes.legend()
 figure.savefig("power_cones.png")
