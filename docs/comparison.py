@@ -19,7 +19,7 @@ warnings.simplefilter("ignore")
 
 
 def gradients(make, *values, outputs=0, weights=None):
-    """Return the gradients of a combination of one output by all parameters; as text what went wrong."""
+    """Return the gradients of a combination of one output in all parameters, or the name of the error."""
     try:
         tensors = [torch.as_tensor(value).clone().requires_grad_() for value in values]
         out = make()(*tensors)[outputs]
@@ -30,7 +30,7 @@ def gradients(make, *values, outputs=0, weights=None):
 
 
 def error(found, exact):
-    """Return the relative error, or what went wrong."""
+    """Return the relative error, or the name of the error."""
     if isinstance(found, str):
         return found
     if any(part is None for part in found):
@@ -110,13 +110,13 @@ def bad_element(Layer):
 
 
 def kink(Layer):
-    """max(p, 0) at p = 0, where there is no derivative: what is returned, and whether anything is said."""
+    """max(p, 0) at the kink p = 0: the gradient that is returned, and the warnings."""
     x, p = cp.Variable(1), cp.Parameter(1)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (slope,) = gradients(lambda: Layer(problem, [p], [x]), torch.zeros(1))
-    said = {w.category.__name__ for w in caught} - {"DeprecationWarning"}  # which are about NumPy
+    said = {w.category.__name__ for w in caught} - {"DeprecationWarning"}  # NumPy's
     return f"{slope.item():.2g}, {', '.join(said) or 'no warning'}"
 
 
@@ -152,7 +152,7 @@ CALLS = {
 
 
 def outcome(call, Layer):
-    """Say whether a call works, or what it returned if that is the question."""
+    """Return "yes", the name of the error, or the dtype that the call returned."""
     try:
         found = call(Layer)
     except Exception as error:

@@ -33,12 +33,12 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-# The gallery's scripts come back, executed, as auto_gallery.
+# sphinx-gallery runs the scripts of gallery and writes its pages to auto_gallery.
 exclude_patterns = ["_build", "gallery"]
 suppress_warnings = ["config.cache"]
 default_role = "py:obj"
 nitpicky = True
-# Types are said in words, "array, shape (n,)", of which each is taken for a class.
+# Docstrings give types in words ("array, shape (n,)"), and Sphinx takes each word for a class.
 nitpick_ignore_regex = [("py:class", ".*")]
 
 html_theme = "furo"
@@ -92,7 +92,7 @@ ORDER = [
 
 
 class InOrder:
-    """Sort the examples of one section; one that is not named above is an error."""
+    """Sort the examples of one section in ORDER; an example that is missing there is an error."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -124,19 +124,19 @@ as_written: dict[str, list[str]] = {}
 
 
 def keep_properties(app, what, name, obj, options, lines):
-    """Remember what properties say: napoleon would take all that stands before a colon for a type."""
+    """Save the docstrings of properties: napoleon takes all text before a colon for a type."""
     if what == "property":
         as_written[name] = list(lines)
 
 
 def restore_properties(app, what, name, obj, options, lines):
-    """Put it back."""
+    """Restore the docstrings of properties after napoleon."""
     if name in as_written:
         lines[:] = as_written.pop(name)
 
 
 def escape_stars(app, what, name, obj, options, lines):
-    """Keep the stars of shapes such as (*batch, *shape) from being read as emphasis."""
+    """Escape the stars of shapes such as (*batch, *shape), which reStructuredText reads as emphasis."""
     for k, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             parts = line.split("``")
@@ -145,7 +145,7 @@ def escape_stars(app, what, name, obj, options, lines):
 
 
 def own_signature(app, what, name, obj, options, signature, returns):
-    """Show what the constructor of a Keras layer takes: Keras's own ``__new__`` takes anything."""
+    """Show the arguments of a Keras layer's constructor: the signature of Keras's ``__new__`` hides them."""
     if what == "class" and signature == "(*args, **kwargs)":
         _, *rest = inspect.signature(obj.__init__).parameters.values()
         rest = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in rest]
@@ -154,7 +154,7 @@ def own_signature(app, what, name, obj, options, signature, returns):
 
 
 def setup(app):
-    """Read docstrings before and after napoleon does, whose priority is 500."""
+    """Connect the functions above to run before and after napoleon, whose priority is 500."""
     app.connect("autodoc-process-signature", own_signature)
     app.connect("autodoc-process-docstring", escape_stars, priority=390)
     app.connect("autodoc-process-docstring", keep_properties, priority=400)

@@ -20,18 +20,18 @@ cotangent = rng.standard_normal((count, n))
 
 
 def solved(order=slice(None), **settings):
-    """Return the solutions and the gradients by b, with the rows of A and b in some order."""
+    """Return the solutions and the gradients with respect to b, for A and b with permuted rows."""
     data = A_value[:, order], b_value[:, order]
     solution = layer.solve(*data, solver_args={"on_failure": "nan", **settings})
     return solution.values[0], solution.vjp(cotangent)[1]
 
 
 def errors(found, exact):
-    """Return the relative errors, element by element, at least one rounding error."""
+    """Return the relative errors, element by element, but at least 1e-16."""
     return np.maximum(np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1), 1e-16)
 
 
-# The reference takes another way: its rows are in another order, so that it rounds differently.
+# The reference permutes the rows, so that its rounding errors differ.
 order = rng.permutation(m)
 x_exact, gradient = solved(order, tol=1e-13)
 exact = x_exact, gradient[:, np.argsort(order)]

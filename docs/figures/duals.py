@@ -1,4 +1,4 @@
-"""The optimal value as a function of a budget, its slope, and the slope of the slope."""
+"""The optimal value as a function of a budget, its derivative, and its second derivative."""
 
 import cvxpy as cp
 import matplotlib.pyplot as plt

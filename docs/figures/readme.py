@@ -35,7 +35,7 @@ layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [G @ z <= h
 
 
 def data(seed=69):
-    """Return points, their projections onto the disc, and an irregular polygon to begin with."""
+    """Return points, their projections onto the disc, and an irregular polygon to start from."""
     rng = np.random.default_rng(seed)
     turn, radius = 2 * np.pi * rng.uniform(size=POINTS), rng.uniform(0.75, 1.35, POINTS)
     points = radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -53,7 +53,7 @@ def loss_and_gradient(G0, h0, points, targets):
 
 
 def learn(start, points, targets, steps=300, rate=0.01):
-    """Follow the gradient by Adam; h stays positive, as an exponential, so that there is always a polygon."""
+    """Follow the gradient by Adam. h is an exponential, so it is positive and the polygon is never empty."""
     G0, log_h = start[0].copy(), np.log(start[1])
     mean, square = np.zeros((FACES, 3)), np.zeros((FACES, 3))
     for step in range(1, steps + 1):
@@ -66,7 +66,7 @@ def learn(start, points, targets, steps=300, rate=0.01):
 
 
 def outline(G0, h0):
-    """Return the boundary of a polygon that has the origin inside: along each direction the first face."""
+    """Return the boundary of a polygon around the origin: in each direction, the nearest face."""
     angles = np.linspace(0, 2 * np.pi, 1441)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     along = circle @ G0.T
@@ -74,7 +74,7 @@ def outline(G0, h0):
 
 
 def polygon(axes, G0, h0, title, **style):
-    """Fill a polygon beside the disc."""
+    """Draw the outline of the disc and fill a polygon."""
     angles = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(angles), np.sin(angles), "--", color="0.45", linewidth=1)
     axes.fill(*outline(G0, h0).T, facecolor=BLUE, alpha=0.25)
@@ -85,7 +85,7 @@ def polygon(axes, G0, h0, title, **style):
 
 
 def faces(G0, h0):
-    """Yield each face's number, the middle of its edge, and its outer normal; faces without an edge not."""
+    """Yield number, midpoint of the edge and outer normal of each face that has a visible edge."""
     edge = outline(G0, h0)
     owner = np.argmin(np.abs(edge @ G0.T - h0), axis=1)
     for k in range(FACES):
@@ -94,7 +94,7 @@ def faces(G0, h0):
 
 
 def draw(path):
-    """Draw the problem, its solutions, the gradient, and what was learned; return both losses."""
+    """Draw the problem, its solutions, the gradient and the learned polygon; return both losses."""
     points, targets, start = data()
     before, values, _, dh = loss_and_gradient(*start, points, targets)
     learned = learn(start, points, targets)

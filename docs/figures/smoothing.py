@@ -1,4 +1,4 @@
-"""A linear program over the simplex, and what smoothing makes of it."""
+"""A linear program over the simplex, and two smoothed versions of it."""
 
 import cvxpy as cp
 import matplotlib.pyplot as plt

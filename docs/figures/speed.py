@@ -1,6 +1,6 @@
 """The README's picture of speed: ``python docs/figures/speed.py [results.json [picture.png]]``.
 
-The results are what ``python -m tests.benchmarks.compare --json results.json`` wrote; of these, batches of 32
+``python -m tests.benchmarks.compare --json results.json`` writes the results. The picture shows batches of 32
 with new data in every call, forward and backward together. Needs the ``demo`` extra.
 """
 
@@ -24,7 +24,7 @@ PEERS = {
 
 
 def ratios(results):
-    """Return, by problem and peer, the peer's time by conediff's, and whether both answers were right."""
+    """Return for each problem and peer: time / conediff's time, and whether both answers were right."""
     chosen = [r for r in results["records"] if r["mode"] == "cold" and r["batch"] == BATCH]
     found = {name: {} for name in dict.fromkeys(r["problem"] for r in chosen)}
     for pair in pairs(chosen):
@@ -35,7 +35,7 @@ def ratios(results):
 
 
 def draw(results, path):
-    """Draw a mark for each problem and peer: right of the line, conediff takes less time."""
+    """Draw a mark for each problem and peer; right of the line, conediff is faster."""
     found = ratios(results)
     figure = Figure(figsize=(8, 3.9), facecolor="white", layout="constrained")
     axes = figure.subplots()

@@ -2,14 +2,14 @@
 Learning a control policy
 =========================
 
-Learned: the matrix of an approximate value function in a policy that solves a small problem at every time
-step (approximate dynamic programming): given the state x, choose the input u, within its limits, that
-minimises the cost of u plus the value ``|V x_next|^2`` of where it leads.
+Learned: the matrix V of an approximate value function in a policy that solves a small problem at every time
+step (approximate dynamic programming). For a state x, the policy chooses the input u within its limits that
+minimises the cost of u plus the value ``|V x_next|^2`` of the next state.
 
-Expect: gradient descent through the whole simulation, from a value function that only looks one step ahead,
-finds one whose cost on new disturbances is lower by more than a tenth, and lower by more than a twentieth
-than with the value function of the Riccati equation, which is right where there are no limits. (Here they
-are tight.)
+Expect: gradient descent through the whole simulation starts from a value function that looks one step ahead.
+The learned value function lowers the cost on new disturbances by more than 10 %. Its cost is also more than
+5 % below that of the Riccati equation's value function, which is optimal without limits. (The limits are
+tight here.)
 """
 
 import cvxpy as cp
@@ -31,7 +31,7 @@ B = rng.standard_normal((states, inputs))
 # %%
 # The policy
 # ----------
-# x is a parameter, and so is V. Their product never appears, because the next state is a variable.
+# Both x and V are parameters. Their product does not appear, because the next state is a variable.
 
 u, x_next = cp.Variable(inputs), cp.Variable(states)
 x, V = cp.Parameter(states), cp.Parameter((states, states))
@@ -42,7 +42,7 @@ policy = CvxpyLayer(problem, [x, V], [u])
 # %%
 # Simulation
 # ----------
-# All simulations are one batch. The loss is what was really paid, for states and inputs.
+# All simulations are one batch. The loss is the actual cost of states and inputs.
 
 A_t, B_t = torch.tensor(A), torch.tensor(B)
 

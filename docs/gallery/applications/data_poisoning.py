@@ -2,12 +2,12 @@
 Poisoning the data of a logistic regression
 ===========================================
 
-Learned: how an adversary would move the training points of a classifier, each only a little, such that its
-loss on test data grows the most.
+Learned: the small change of the training points of a classifier by which an adversary raises its loss on test
+data the most.
 
 Expect: the gradient of the test loss with respect to all training features, through the fitted problem,
-agrees with a finite difference to six digits; moving every point by 0.2 along it raises the test loss
-several times more than moving them in random directions does. NumPy is enough.
+agrees with a finite difference to six digits. Moving every point by 0.2 along its gradient raises the test
+loss several times more than moving the points in random directions. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -63,7 +63,8 @@ assert abs(measured - predicted) < 1e-6 * np.abs(gradient).sum()
 # %%
 # The attack
 # ----------
-# Every point moves by the same distance: along its own gradient, or at random (100 times, one batch).
+# Every point moves by the same distance: along its own gradient, or in a random direction (100 times, in one
+# batch).
 
 
 def unit(vectors):

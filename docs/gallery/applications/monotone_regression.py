@@ -3,11 +3,11 @@ Regression with monotone outputs
 ================================
 
 Learned: a linear model of ten outputs that are known to be in increasing order, from 40 noisy examples with
-15 features. The model's prediction is projected onto the increasing vectors, and trained through that
-projection.
+15 features. The model's prediction is projected onto the increasing vectors, and the model is trained through
+this projection.
 
-Expect: predictions that are always in order, and a test error that is lower than that of least squares, also
-lower than that of least squares whose predictions are projected afterwards.
+Expect: predictions are always in order. The test error is lower than that of least squares, and lower than
+that of least squares with predictions projected afterwards.
 """
 
 import cvxpy as cp
@@ -35,7 +35,7 @@ monotone = OptLayer(
 # %%
 # Data
 # ----
-# The truth is a model of the same form, with noise before the projection: so many outputs tie.
+# The truth is a model of the same form. The noise is added before the projection, so many outputs are equal.
 
 truth = torch.randn(features, outputs) + torch.linspace(-1, 1, outputs)
 

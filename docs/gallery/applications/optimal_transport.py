@@ -2,12 +2,12 @@
 Moving a cloud of points by optimal transport
 =============================================
 
-Learned: the places of 16 points that start in a cluster and are pulled onto a ring by the gradient of the
-transport cost between the two.
+Learned: the positions of 16 points. They start in a cluster, and the gradient of the transport cost moves
+them onto a ring.
 
-Expect: the optimal value of a linear program has a gradient even where its solution has none, namely the
-transport plan applied to the distances. The cost equals that of the best assignment (found by SciPy) at
-every step, and gradient descent brings it below one percent of where it began.
+Expect: the optimal value of a linear program has a gradient even where its solution has none; here it is the
+transport plan applied to the gradients of the distances. At every step the cost equals that of the best
+assignment (found by SciPy). Gradient descent lowers the cost to less than 1 % of its initial value.
 """
 
 import cvxpy as cp

@@ -2,14 +2,13 @@
 Tuning a portfolio on real prices
 =================================
 
-Learned: four numbers of an investment policy: how much to trust the returns of the last 1, 6 and 12 months,
-and the aversion to risk. The policy itself is a convex problem, solved once a month. The prices are those
-of 20 large American companies, 1990 to 2022, as the package skfolio ships them.
+Learned: four numbers of an investment policy: the weights of the returns of the last 1, 6 and 12 months, and
+the aversion to risk. The policy is a convex problem, solved once a month. The prices are those of 20 large
+American companies, 1990 to 2022, from the package skfolio.
 
-Expect: on the months until 2010, which the tuning sees, the growth per year rises by more than five points.
-On those afterwards, which it does not see, the tuned policy does *worse* than the untuned one: four numbers
-are enough to overfit twenty years of prices, and a gradient is good at it. The picture shows both sides of
-the line.
+Expect: on the months until 2010, which are used for tuning, the growth per year rises by more than five
+percentage points. On the later months, which are not used, the tuned policy does *worse* than the untuned
+one: four numbers are enough to overfit twenty years of prices. The picture shows both periods.
 """
 
 import cvxpy as cp
@@ -26,10 +25,9 @@ torch.set_default_dtype(torch.float64)
 # %%
 # Data
 # ----
-# Monthly returns; signals are the average returns of the last 1, 6 and 12 months, risk is the root of the
-# covariance of the last 36.
-# (``pip install pandas plotly``, then ``pip install --no-deps skfolio``: with its dependencies it would bring
-# another copy of cvxpy.)
+# The data are monthly returns. Signals are the average returns of the last 1, 6 and 12 months. Risk is the
+# root of the covariance of the last 36 months. (Install with ``pip install pandas plotly``, then
+# ``pip install --no-deps skfolio``. With its dependencies, skfolio would install another copy of cvxpy.)
 
 daily = load_sp500_dataset()
 monthly = daily.groupby(daily.index.to_period("M")).last()
@@ -102,6 +100,6 @@ figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for name, path in paths.items():
     axes.semilogy(dates, path.cumsum(0).exp(), label=name)
 axes.axvline(dates[train], color="0.5", linestyle="--")
-axes.set(ylabel="dollars", title="Value of one dollar; tuned on what is left of the line")
+axes.set(ylabel="dollars", title="Value of one dollar; tuned left of the line")
 axes.legend()
 figure.savefig("portfolio.png")

@@ -2,18 +2,18 @@
 Heating a house by model predictive control
 ===========================================
 
-Learned: five numbers of the controller of a house's heating, four of the model that it plans with and how
-much it cares. It knows the air's temperature only, while the house has walls that store heat.
+Learned: five numbers of the controller of a house's heating: four of the model with which it plans, and the
+weight of comfort. The controller measures the temperature of the air only, but the walls store heat.
 
-Expect: the model that fits the house best is not the one that controls it best. Following the gradient
-through 36 hours of planning and heating lowers the cost of electricity and discomfort, on days that were
-not used for learning, by more than five percent.
+Expect: the model that fits the house best does not control it best. Following the gradient through 36 hours
+of planning and heating lowers the cost of electricity and discomfort by more than 5 %, on days that were not
+used for learning.
 """
 
 # %%
 # The controller
 # --------------
-# Every hour it plans the heat of eight hours, for forecasts of weather and prices, and applies the first.
+# Every hour it plans eight hours of heating, for forecasts of weather and prices, and applies the first.
 
 import cvxpy as cp
 import matplotlib.pyplot as plt

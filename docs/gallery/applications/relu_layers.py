@@ -4,10 +4,10 @@ ReLU layers as projections
 
 Learned: a small network that fits a curve, with 20 hidden units.
 
-Expect: ``max(x, 0)`` is the projection onto the nonnegative vectors, and a network in which every ReLU is
-replaced by that problem trains exactly as the original does: the same losses to six digits. Then the problem
-is given one more constraint, which no activation function has: the units together have a budget. That network
-fits as well, and never uses more than its budget.
+Expect: ``max(x, 0)`` is the projection onto the nonnegative vectors. A network in which this problem
+replaces every ReLU has the same losses as the original to six digits. With one more constraint, a budget for
+the sum of all units, the problem is no longer an elementwise activation function. This network fits the
+curve too, and never exceeds its budget.
 """
 
 import cvxpy as cp
@@ -67,7 +67,7 @@ for name, (losses, _, units) in results.items():
     print(f"{name:14s} loss {losses[0]:.3f} -> {losses[-1]:.4f}, largest sum of units {most:.3f}")
 
 # %%
-# The checks: equal where they should be equal, within the budget where there is one.
+# The checks: ReLU and projection have equal losses, and the third network stays within its budget.
 
 difference = max(abs(a - b) for a, b in zip(results["torch.relu"][0], results["projection"][0], strict=True))
 print(f"losses of ReLU and projection differ by at most {difference:.1e}")

@@ -1,13 +1,13 @@
 """
-Allocating a network's capacity, and learning what users want
-=============================================================
+Allocating a network's capacity, and learning users' weights
+============================================================
 
-Learned: the weights of six users of a network, from the rates that were allocated to them on 20 days on
-which the links had different capacities.
+Learned: the weights of six users of a network, from the rates that were allocated to them on 20 days with
+different capacities of the links.
 
-Expect: the allocation maximises the sum of ``w_i log(rate_i)``, which is a problem with exponential cones;
-following the gradient of the mismatch recovers the weights to five digits. The prices of the links, dual
-variables, say which one to extend, and a test confirms it. NumPy is enough.
+Expect: the allocation maximises the sum of ``w_i log(rate_i)``, which is a problem with exponential cones.
+Following the gradient of the mismatch recovers the weights to five digits. The prices of the links, which are
+dual variables, show which link to extend, and a test confirms it. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -20,7 +20,7 @@ import conediff as cd
 # %%
 # The allocation
 # --------------
-# Every user sends along a route, a set of links; the rates on a link add up to its capacity at most.
+# Every user sends along a route, a set of links. The sum of the rates on a link is at most its capacity.
 
 routes = np.array(  # links x users
     [
@@ -70,7 +70,7 @@ assert np.abs(learned - truth).max() < 1e-5
 # %%
 # Which link to extend
 # --------------------
-# The price of a link is the growth of the total utility per unit of capacity.
+# The price of a link is the increase of the total utility per unit of capacity.
 
 today = capacities[0]
 _, price, utility = network(learned, today)

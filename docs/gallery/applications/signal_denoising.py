@@ -2,11 +2,11 @@
 Learning a denoiser
 ===================
 
-Learned: two weights of a denoiser that looks for a signal that is near the measurement, and piecewise
-constant (total variation) or smooth (squared differences), or something in between.
+Learned: two weights of a denoiser. It finds a signal that is near the measurement and is piecewise constant
+(weight of the total variation), smooth (weight of the squared differences), or a mixture of both.
 
-Expect: from 24 pairs of noisy and clean signals, gradients find weights that are as good as the best of a
-grid of 13 x 13, in 40 steps; on new signals the error is less than half of the noise's.
+Expect: from 24 pairs of noisy and clean signals, 40 gradient steps find weights as good as the best of a grid
+of 13 x 13. On new signals the error is less than half that of the noisy signals.
 """
 
 import cvxpy as cp
@@ -54,8 +54,8 @@ def error(weights):
 
 
 # %%
-# A grid, for comparison, and the gradient
-# ----------------------------------------
+# A grid for comparison, and the gradient
+# ---------------------------------------
 
 axis = torch.linspace(-5, 1, 13)
 with torch.no_grad():

@@ -2,13 +2,13 @@
 Stiffness of a structure that may touch the ground
 ==================================================
 
-Learned: how to distribute a fixed amount of material along a beam, which is clamped at one end and may come
-to rest on bumpers along its way, such that three different loads bend it as little as possible.
+Learned: the distribution of a fixed amount of material along a beam such that three different loads bend it
+as little as possible. The beam is clamped at one end and may touch bumpers.
 
-Expect: where bumpers touch, equilibrium is not a linear system but the minimum of the energy under
-inequalities, and it is differentiated as such. The compliance (work of the loads) falls by nearly a tenth,
-and at the end moving material from any segment to another gains nothing: all segments that are above the
-minimum have the same gradient.
+Expect: because of the contacts, the equilibrium is the minimum of the energy under inequalities and not the
+solution of a linear system; the layer differentiates this minimum. The compliance (work of the loads) falls
+by nearly 10 %. At the end, moving material between segments has no benefit: all segments above the minimum
+of material have the same gradient.
 """
 
 import cvxpy as cp
@@ -25,8 +25,8 @@ segments, steps = 20, 250
 # %%
 # Equilibrium
 # -----------
-# The energy of bending is the sum of stiffness times squared curvature, its scale is chosen such that
-# deflections are of size one. The first two nodes are clamped; bumpers stand below the nodes 10 and 20.
+# The energy of bending is the sum of stiffness times squared curvature. Its scale is chosen such that
+# deflections are of size one. The first two nodes are clamped; bumpers are below the nodes 10 and 20.
 
 deflection = cp.Variable(segments + 2)
 root_stiffness, load = cp.Parameter(segments, nonneg=True), cp.Parameter(segments + 2)
@@ -43,7 +43,7 @@ loads[0, 6], loads[1, -1], loads[2, 2:] = -1.5, -0.4, -0.06
 # %%
 # Design
 # ------
-# A softmax distributes the material, with a minimum in every segment. Stiffness is proportional to material.
+# A softmax distributes the material, with a minimum for every segment. Stiffness is proportional to material.
 
 
 def design(logits):
@@ -76,7 +76,7 @@ gradients = material.grad[used]
 spread = (gradients.max() - gradients.min()) / gradients.abs().mean()
 print(f"compliance: {history[0]:.3f} uniform, {work:.3f} designed")
 print("forces of the bumpers, a row for each load:", forces.detach().round(decimals=2).tolist())
-print(f"gradients where there is material differ by {spread:.1%}")
+print(f"gradients of the segments above the minimum differ by {spread:.1%}")
 assert work < 0.92 * history[0] and spread < 0.1 and (forces > 0.01).any()
 
 figure, panels = plt.subplots(2, 1, figsize=(7, 5), layout="constrained", sharex=True)

@@ -2,11 +2,11 @@
 Running a supply chain
 ======================
 
-Learned: the value of goods in three warehouses, in a policy that decides every day what to buy, to move and
-to sell by solving a small problem, given prices and demands.
+Learned: the value of goods in three warehouses, in a policy that decides every day which goods to buy, to
+move and to sell. The policy solves a small problem for given prices and demands.
 
 Expect: at first the policy values a unit of stock at one, in every warehouse. Gradient descent through 15
-days of operation teaches it what to keep where; its profit on new days rises by a quarter or more.
+days of operation learns the values, and the profit on new days rises by 25 % or more.
 """
 
 import cvxpy as cp
@@ -23,14 +23,14 @@ days, runs, steps = 15, 8, 30
 # %%
 # The network
 # -----------
-# Goods are bought into warehouses 0 and 1, moved to 2, or from 1 to 0, and sold from 0 and 2. One column
-# per link.
+# Goods are bought into warehouses 0 and 1, moved to 2 or from 1 to 0, and sold from 0 and 2. The matrices
+# have one column per link.
 
 arrives = torch.tensor([[1.0, 0, 0, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0, 0]])
 leaves = torch.tensor([[0.0, 0, 1, 0, 0, 1, 0], [0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0, 1]])
 buy, move, sell = slice(0, 2), slice(2, 5), slice(5, 7)
 revenue, moving, storing, capacity, room = np.array([1.4, 1.6]), 0.05, 0.01, 2.0, 4.0
-returned = 0.05  # goods come back every day, so that no warehouse is ever quite empty
+returned = 0.05  # goods returned every day, so that no warehouse is ever empty
 
 # %%
 # The policy: today's profit, plus the value ``q'h - |r h|^2`` of the stock h that is left
@@ -71,7 +71,7 @@ r_learned = torch.full((3,), 0.3, requires_grad=True)
 before, stocks_before = simulate(q_learned.detach(), r_learned.detach(), 1000, 50)
 optimizer = torch.optim.Adam([q_learned, r_learned], lr=0.1)
 profits = []
-for step in (bar := tqdm(range(steps), desc="learning what stock is worth")):
+for step in (bar := tqdm(range(steps), desc="learning the value of stock")):
     optimizer.zero_grad()
     gain, _ = simulate(q_learned, r_learned, step, runs)
     (-gain).backward()

@@ -2,13 +2,12 @@
 Learning how somebody drives
 ============================
 
-Learned: how much a driver minds to be away from the middle of the lane, to steer, and to change the
-steering; from eight paths driven around obstacles. What is learned is the problem that the driver solves
-(inverse optimisation).
+Learned: the weights of steering and of changes of steering in a driver's problem, relative to the weight of
+the distance from the middle of the lane, from eight paths driven around obstacles. Learning the problem from
+its solutions is called inverse optimisation.
 
-Expect: the two weights, relative to that of the middle of the lane, are recovered to within one in ten
-thousand from paths without noise, and to within a tenth from paths with noise; the path around new
-obstacles is then the driver's. NumPy is enough.
+Expect: the relative error of the two weights is below 1e-4 from paths without noise, and below 0.1 from paths
+with noise. The path around new obstacles then agrees with the driver's. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -21,8 +20,8 @@ import conediff as cd
 # %%
 # The driver's problem
 # --------------------
-# The offset from the middle of the lane at 50 places along the road, between a lower and an upper limit
-# that obstacles push around. Steering is about the second difference, its change the third.
+# The variable is the offset from the middle of the lane at 50 places along the road. Obstacles change its
+# lower and upper limits. Steering is approximately the second difference, its change the third difference.
 
 n = 50
 offset, lower, upper = cp.Variable(n), cp.Parameter(n), cp.Parameter(n)

@@ -2,20 +2,20 @@
 Nonnegative least squares with an l1 term, and its dual variables
 =================================================================
 
-Learned: nothing; a regression with 50 measurements and 10 features whose coefficients are nonnegative and
-few, as a function of all of its data.
+Learned: nothing is trained here. The example is a regression with 50 measurements and 10 features, whose
+coefficients are nonnegative and mostly zero, as a function of all of its data.
 
-Expect: the layer returns the coefficients and the dual variables of their bounds, and both satisfy the
-conditions of optimality; a coefficient is zero exactly where its dual is positive; the gradients of both
-agree with finite differences. NumPy is enough.
+Expect: the layer returns the coefficients and the dual variables of their bounds. Both satisfy the conditions
+of optimality. A coefficient is zero exactly where its dual is positive. The gradients of both agree with
+finite differences. NumPy is enough.
 """
 
 # %%
 # The problem
 # -----------
 # Minimise ``|A x - b|^2 + penalty * |x|_1`` over x >= 0. The dual variable of the bound is among the
-# ``variables``. Where x is nonnegative its l1 norm is its sum, and has to be written so if duals are asked
-# for: at x = 0 the norm itself would share the multiplier with the bound, in no unique way.
+# ``variables``. For x >= 0 the l1 norm is the sum of x. It is written as a sum because the duals are outputs:
+# at x = 0 the multipliers of the norm and of the bound would be determined only as a sum.
 
 import cvxpy as cp
 import matplotlib.pyplot as plt
@@ -41,7 +41,8 @@ coefficients, multipliers = solution.values
 # %%
 # The conditions of optimality
 # ----------------------------
-# The gradient of the objective equals the multipliers, both are nonnegative, and one of each pair is zero.
+# The gradient of the objective equals the multipliers. Coefficients and multipliers are nonnegative, and one
+# of each pair is zero.
 
 gradient = 2 * A_value.T @ (A_value @ coefficients - b_value) + 5.0
 print("coefficients:", coefficients.round(3) + 0.0)
@@ -53,8 +54,8 @@ assert np.abs(coefficients * multipliers).max() < 1e-8
 # %%
 # Derivatives of both
 # -------------------
-# The gradient of a combination of coefficients and multipliers, in reverse mode, against its change along a
-# random direction of all data.
+# The gradient of a combination of coefficients and multipliers, in reverse mode, is compared with the change
+# of the combination along a random direction of all data.
 
 w_x, w_y = rng.standard_normal(n), rng.standard_normal(n)
 g_A, g_b, g_penalty = solution.vjp(w_x, w_y)
@@ -75,8 +76,8 @@ assert abs(predicted - measured) < 1e-6 * abs(measured)
 # %%
 # The path of the penalty
 # -----------------------
-# As the penalty grows, coefficients go to zero, and at the same moment their multipliers leave it. All 200
-# problems are one call.
+# As the penalty grows, coefficients become zero. Where a coefficient reaches zero, its multiplier becomes
+# positive. One call solves all 200 problems.
 
 penalties = np.linspace(0, 150, 200)
 x_path, y_path = layer(A_value, b_value, penalties)

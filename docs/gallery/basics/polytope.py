@@ -4,10 +4,10 @@ Learning a polytope from projections onto it
 
 Learned: the 20 faces ``G z <= h`` of a polygon, from 100 points and their projections onto the unit disc.
 
-Expect: the polygon, small and irregular at first, becomes round; the mean squared error of the projections
-falls by a factor of at least thirty in 150 steps of Adam. No projection onto a disc is ever differentiated:
-the polygon's own projection is. (About half of the faces do the work in the end: one that no point is
-projected onto has a gradient of zero, and stays where it is.)
+Expect: the polygon is small and irregular at first and becomes round. The mean squared error of the
+projections falls by a factor of at least thirty in 150 steps of Adam. Only the projection onto the polygon is
+differentiated, never the projection onto the disc. (About half of the faces are used in the end. A face onto
+which no point is projected has a gradient of zero and does not move.)
 """
 
 # %%
@@ -40,8 +40,8 @@ targets = inputs / inputs.norm(dim=1, keepdim=True).clamp(min=1)
 # %%
 # Training
 # --------
-# h stays positive, as the exponential of what is learned, so that the origin is always inside and every
-# element of every batch has a solution.
+# The learned weights are the logarithms of h, so h stays positive. The origin is then always inside, and
+# every element of every batch has a solution.
 
 G_weights = torch.nn.functional.normalize(torch.randn(faces, 2)).requires_grad_()
 log_h = torch.full((faces,), -0.7, requires_grad=True)

@@ -2,19 +2,19 @@
 A quadratic program, differentiated in all of its data
 ======================================================
 
-Learned: nothing yet. This is the layer from which others are made: minimise ``|Q z|^2 / 2 + q'z`` subject to
-``G z <= h`` and ``A z = b``, where all six of Q, q, G, h, A, b are inputs.
+Learned: nothing is trained here. The layer minimises ``|Q z|^2 / 2 + q'z`` subject to ``G z <= h`` and
+``A z = b``; all six of Q, q, G, h, A, b are inputs. Many other layers are special cases of it.
 
-Expect: PyTorch's ``gradcheck`` passes for all of them at once, on a batch of two programs with ten
-variables, four inequalities and five equalities; and the picture shows the largest difference between each
-gradient and finite differences, below one part in ten million.
+Expect: PyTorch's ``gradcheck`` passes for all inputs at once, on a batch of two programs with ten variables,
+four inequalities and five equalities. The picture shows the largest relative difference between each gradient
+and finite differences, which is below 1e-7.
 """
 
 # %%
 # The problem
 # -----------
-# The objective is given by Q, and not by its square, because a parameter may enter only linearly (DPP).
-# Where the square is what you have, ``cp.quad_form(z, P)`` with a PSD parameter P works as well.
+# The objective contains Q and not Q'Q, because a parameter may enter only linearly (DPP). If you have
+# P = Q'Q, use ``cp.quad_form(z, P)`` with a PSD parameter P.
 
 import cvxpy as cp
 import matplotlib.pyplot as plt
@@ -34,8 +34,8 @@ layer = CvxpyLayer(problem, parameters=[Q, q, G, h, A, b], variables=[z])
 # %%
 # Data
 # ----
-# Some point satisfies all constraints, so that every element of the batch has a solution; some of the
-# inequalities are active there and some are not.
+# One known point satisfies all constraints, so every element of the batch has a solution. At the solutions
+# some of the inequalities are active and some are not.
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
@@ -61,7 +61,7 @@ assert torch.autograd.gradcheck(lambda *tensors: layer(*tensors)[0], tuple(data.
 print("gradcheck passed for", ", ".join(data))
 
 # %%
-# How large the differences are: the gradient of a random combination of the solution, entry by entry.
+# The size of the differences, for the gradient of a random combination of the solution, entry by entry:
 
 weights = torch.randn(batch, n)
 gradients = torch.autograd.grad((weights * solution).sum(), tuple(data.values()))

@@ -2,8 +2,8 @@
 Sigmoid and softmax are optimisation problems
 =============================================
 
-Learned: nothing; two functions that everybody knows come out of convex problems with an entropy in the
-objective, and their derivatives come out of the same problems.
+Learned: nothing is trained here. Sigmoid and softmax are solutions of convex problems with an entropy in the
+objective; layers of these problems return the functions and their derivatives.
 
 Expect: values and derivatives agree with the closed forms to nine digits. NumPy is enough.
 """
@@ -38,7 +38,7 @@ assert value_error < 1e-9 and slope_error < 1e-8
 # %%
 # Softmax
 # -------
-# The same with n events: maximise ``x'p + H(p)`` over the simplex.
+# Softmax is the same with n events: maximise ``x'p + H(p)`` over the simplex.
 
 n = 5
 p, x = cp.Variable(n), cp.Parameter(n)
@@ -52,7 +52,7 @@ exact = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 value_error = np.abs(values - exact).max()
 
 # %%
-# The Jacobian of softmax is ``diag(p) - p p'``; row by row, from the layer:
+# The Jacobian of softmax is ``diag(p) - p p'``. The layer computes it row by row:
 
 rows = [solution.vjp(np.tile(unit, (100, 1)))[0] for unit in np.eye(n)]
 jacobian = np.stack(rows, axis=1)
@@ -62,7 +62,7 @@ print(f"softmax: value off by at most {value_error:.1e}, Jacobian by {jacobian_e
 assert value_error < 1e-9 and jacobian_error < 1e-8
 
 # %%
-# The picture: sigmoid and its derivative as the layer returns them.
+# The picture shows the sigmoid and its derivative as the layer returns them.
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 axes.plot(inputs, exact := 1 / (1 + np.exp(-inputs)), color="0.75", linewidth=6, label="closed form")

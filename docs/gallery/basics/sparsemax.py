@@ -2,11 +2,11 @@
 Sparsemax: a softmax with zeros
 ===============================
 
-Learned: nothing; the projection onto the simplex, n = 10, as a PyTorch layer.
+Learned: nothing is trained here. The example is the projection onto the simplex, n = 10, as a PyTorch layer.
 
-Expect: a probability vector that has exact zeros, equal to the closed form found by sorting, with a
-Jacobian that is ``I - 1 1' / k`` on the k entries that are not zero; as the scores are multiplied by a
-larger and larger factor, one entry after the other leaves the support.
+Expect: the result is a probability vector with exact zeros and equals the closed form found by sorting. Its
+Jacobian is ``I - 1 1' / k`` on the k entries that are not zero. As a factor on the scores grows, one entry
+after the other becomes zero.
 """
 
 # %%

@@ -2,11 +2,12 @@
 Dual variables of every cone, and their derivatives
 ===================================================
 
-Learned: nothing; problems with every kind of constraint, with the dual variables among the outputs.
+Learned: nothing is trained here. The example solves problems with every kind of constraint, with the dual
+variables among the outputs.
 
-Expect: duals of cvxpy's constraints equal those that cvxpy itself reports, to four digits (those of another
-solver); for every cone that SCS knows, the dual's derivative along a random direction agrees with a
-finite difference to six digits. NumPy is enough.
+Expect: the duals of cvxpy's constraints equal those that cvxpy reports with another solver, to four digits.
+For every cone that SCS accepts, the derivative of the dual along a random direction agrees with a finite
+difference to six digits. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -64,8 +65,8 @@ for name, (objective, constraint, parameter, value) in constraints.items():
 # %%
 # Cones of SCS
 # ------------
-# The projection of a point a onto a cone K: minimise ``|x - a|^2 / 2`` over x in K. Its dual variable is
-# what the projection adds to a.
+# The problem is the projection of a point a onto a cone K: minimise ``|x - a|^2 / 2`` over x in K. Its dual
+# variable is the difference x - a.
 
 cones = {
     "zero": {"z": 3},

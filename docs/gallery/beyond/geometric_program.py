@@ -2,18 +2,19 @@
 A geometric program: receivers in each other's noise
 ====================================================
 
-Learned: on which side of its transmitter each of six receivers is put, such that all transmitters are heard
-above the noise and above each other with the least total power.
+Learned: the side of its transmitter on which each of six receivers is placed, such that every receiver gets
+its own transmitter above the noise and the other transmitters with the least total power.
 
-Expect: how much power that takes is a geometric program; its solution and its gradient equal the closed form
-(a linear system) to eight digits; following the gradient brings the total power below a half.
+Expect: the least power is the value of a geometric program. Its solution and its gradient equal the closed
+form (a linear system) to eight digits. Following the gradient more than halves the total power.
 """
 
 # %%
 # The program
 # -----------
-# A receiver hears what transmitter j sends with the gain ``others[i, j]``, and its own with ``own[i]``. What
-# it wants to hear has to be three times as strong as all the rest. That is convex in the powers' logarithms.
+# Receiver i gets transmitter j with the gain ``others[i, j]``, and its own transmitter with the gain
+# ``own[i]``. Its own signal has to be three times as strong as noise and interference together. This
+# constraint is convex in the logarithms of the powers.
 
 import cvxpy as cp
 import matplotlib.pyplot as plt
@@ -36,8 +37,8 @@ powers = CvxpyLayer(problem, [own, others], [power], gp=True)
 # %%
 # Places
 # ------
-# Transmitters stand near a grid, receivers at a distance of one from theirs. Gains fall with the third power
-# of the distance.
+# Transmitters are near the points of a grid, receivers at a distance of one from their transmitters. Gains
+# fall with the third power of the distance.
 
 torch.manual_seed(6)
 grid = torch.cartesian_prod(torch.arange(3.0), torch.arange(2.0))

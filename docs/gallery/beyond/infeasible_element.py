@@ -2,10 +2,11 @@
 A batch with an element that has no solution
 ============================================
 
-Learned: a scale for 20 pairs of bounds, of which some admit no point at all, while training goes on.
+Learned: a scale for 20 pairs of bounds. Some of the pairs are infeasible, and training continues
+nevertheless.
 
-Expect: with ``on_failure="nan"`` the values of such an element are NaN, all others are exact, and so is the
-gradient of a loss that leaves the NaN rows out; without it, a SolverError names the elements.
+Expect: with ``on_failure="nan"`` the values of an infeasible element are NaN, and all others are exact. The
+gradient of a loss that leaves the NaN rows out is exact too. Without it, a SolverError names the elements.
 """
 
 import cvxpy as cp
@@ -21,7 +22,8 @@ torch.set_default_dtype(torch.float64)
 # %%
 # The problem
 # -----------
-# The smallest x with x >= p and a limit on its sum. Where the sum of p exceeds the limit there is no such x.
+# Find the smallest x with x >= p and a limit on its sum. If the sum of p exceeds the limit, the problem is
+# infeasible.
 
 x, p, limit = cp.Variable(2), cp.Parameter(2), cp.Parameter()
 problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= p, cp.sum(x) <= limit])
@@ -40,15 +42,15 @@ print("statuses:", sorted(set(layer.info["status"].tolist())))
 # %%
 # Gradients
 # ---------
-# All elements share the scale. Where there is a solution it is scale times p.
+# All elements share the scale. The solution of a feasible element is scale times p.
 
 (gradient,) = torch.autograd.grad(solutions[feasible].sum(), scale)
 assert torch.allclose(gradient, bounds[feasible].sum())
 print(f"gradient of the shared scale: {gradient:.6f}, exact {bounds[feasible].sum():.6f}")
 
 # %%
-# Without it, an error says which
-# -------------------------------
+# Without it, an error names the elements
+# ---------------------------------------
 
 try:
     layer(bounds, torch.tensor(1.0), solver_args={"on_failure": "raise"})
@@ -58,9 +60,10 @@ except cd.SolverError as error:
     assert {index[0] for index in error.indices} == set((~feasible).nonzero().ravel().tolist())
 
 # %%
-# Training goes on
-# ----------------
-# The loss wants the sums to be one. As the scale shrinks, more and more elements have a solution.
+# Training continues
+# ------------------
+# The loss is the squared difference of the sums from 0.3. As the scale shrinks, more elements have a
+# solution.
 
 optimizer = torch.optim.Adam([scale], lr=0.02)
 solved, scales = [], []

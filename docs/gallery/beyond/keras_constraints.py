@@ -2,11 +2,11 @@
 A Keras model whose constraints are learned
 ===========================================
 
-Learned: the half-planes ``G z <= h`` of a projection layer, as weights of a Keras model, by ``fit``, from
-points and their projections onto a triangle.
+Learned: the half-planes ``G z <= h`` of a projection layer, which are weights of a Keras model. ``fit``
+learns them from points and their projections onto a triangle.
 
-Expect: the loss falls by a factor of a hundred or more; the saved model, loaded again, predicts the same;
-and the learned region is the triangle.
+Expect: the loss falls by a factor of a hundred or more. The model predicts the same after saving and loading.
+The learned region is the triangle.
 """
 
 import tempfile

@@ -1,14 +1,14 @@
 """
-Reading digits, with doubts: a Keras model fitted end to end
-============================================================
+Reading digits with exact zeros: a Keras model fitted end to end
+================================================================
 
-Learned: to read the 1797 handwritten digits that scikit-learn ships. The last layer is a convex problem in
-place of a softmax: the probabilities of digits that it rules out are exactly zero. The same problem's
-optimal value is the loss.
+Learned: a classifier of the 1797 handwritten digits in scikit-learn. The last layer is a convex problem in
+place of a softmax. The digits that it rules out have probabilities of exactly zero. The optimal value of the
+same problem is the loss.
 
-Expect: of 540 digits that were not used for learning, more than 95 percent of its first choices are right,
-and fewer than one percent of the digits are ruled out. About more than half of them it is certain, that is,
-only one digit is left; of these, more than 99 percent are right.
+Expect: on 540 digits that were not used for learning, more than 95 % of the most probable digits are right,
+and the model rules out the true digit in less than 1 % of the images. In more than half of the images it
+leaves only one digit; of these, more than 99 % are right.
 """
 
 import cvxpy as cp
@@ -28,8 +28,8 @@ X, X_test, y, y_test = train_test_split(images / 16, digits, test_size=540, rand
 # %%
 # The model
 # ---------
-# From scores s the problem makes probabilities p, and its optimal value: ``|p|^2 / 2 - s'p``, minimised over
-# the simplex (sparsemax).
+# For scores s, the problem minimises ``|p|^2 / 2 - s'p`` over probabilities p in the simplex (sparsemax). The
+# layer returns p and the optimal value.
 
 p, s = cp.Variable(10), cp.Parameter(10)
 problem = cp.Problem(cp.Minimize(cp.sum_squares(p) / 2 - s @ p), [cp.sum(p) == 1, p >= 0])
@@ -43,9 +43,10 @@ reader = keras.Model(image, probabilities)
 # %%
 # The loss
 # --------
-# By how much the true label is worse than the best p: ``1/2 - s'label`` less the optimal value. It is never
-# negative, zero exactly where p is the label, and its gradient by the scores is p - label, which does not
-# vanish where the truth was ruled out. (That of the squared difference of p and the label does.)
+# The loss is the objective at the true label, ``1/2 - s'label``, minus the optimal value. It is nonnegative,
+# and zero exactly if p is the label. Its gradient with respect to the scores is p - label, which is not zero
+# if the true digit was ruled out. (The gradient of the squared difference of p and the label is zero in that
+# case.)
 
 regret = 0.5 - keras.ops.sum(scores * label, axis=1) - value
 trainer = keras.Model([image, label], regret)
@@ -57,8 +58,8 @@ with tqdm(total=12, desc="learning to read") as bar:
 history = fit.history["loss"]
 
 # %%
-# What it reads, and what it rules out
-# ------------------------------------
+# Results on test data
+# --------------------
 
 read = reader.predict(X_test, verbose=0)
 left = (read > 1e-6).sum(axis=1)
@@ -73,8 +74,8 @@ assert right.mean() > 0.95 and kept.mean() > 0.99
 assert certain.mean() > 0.5 and right[certain].mean() > 0.99
 
 # %%
-# The digits that it hesitates about most
-# ---------------------------------------
+# The digits with the lowest probabilities
+# ----------------------------------------
 
 doubtful = np.argsort(read.max(axis=1))[:8]
 figure, panels = plt.subplots(2, 8, figsize=(10, 3), layout="constrained", height_ratios=(2, 1))

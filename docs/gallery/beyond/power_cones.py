@@ -2,12 +2,12 @@
 Power cones: a factory under changing prices
 ============================================
 
-Learned: nothing; how much capital and labour a factory uses that makes ``capital^0.3 labour^0.7`` from a
-budget, as a function of both prices and of the budget.
+Learned: nothing is trained here. The example is a factory that makes ``capital^0.3 labour^0.7`` from a
+budget. Its capital and labour are functions of both prices and of the budget.
 
-Expect: the closed form, capital = 0.3 budget / price, to nine digits, and all derivatives too: own-price
-elasticities of minus one and cross-price elasticities of zero. The output is a power cone, which is kept
-exactly in the derivative. NumPy is enough.
+Expect: the solution equals the closed form, capital = 0.3 budget / price, to nine digits. The derivatives are
+exact too: own-price elasticities are minus one and cross-price elasticities are zero. The output is a power
+cone, whose derivative is exact. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -61,6 +61,6 @@ for values, name in ((used_capital, "capital"), (used_labour, "labour"), (made, 
     axes.plot(price, values, label=name)
 axes.plot(price, exact_capital, ":", color="black", label="closed forms")
 axes.plot(price, exact, ":", color="black")
-axes.set(xlabel="price of capital", title="What the factory uses and makes")
+axes.set(xlabel="price of capital", title="Inputs and output of the factory")
 axes.legend()
 figure.savefig("power_cones.png")

@@ -2,12 +2,12 @@
 The exact derivative with respect to a covariance matrix
 ========================================================
 
-Learned: nothing; the portfolio of least variance as a function of the covariance matrix itself, a PSD
-parameter P in ``quad_form(w, P)``, and not of some square root of it.
+Learned: nothing is trained here. The example is the portfolio of least variance as a function of the
+covariance matrix itself, a PSD parameter P in ``quad_form(w, P)``, and not of a square root of it.
 
-Expect: without active bounds the weights are ``P^-1 1`` scaled to sum one, and the gradient of any function
-of them with respect to P is a symmetric matrix of rank two at most, in closed form; the layer gives the
-same to eight digits. With bounds there is no closed form, and a finite difference agrees. NumPy is enough.
+Expect: without active bounds the weights are ``P^-1 1``, scaled to sum one. The gradient of any function of
+the weights with respect to P is a symmetric matrix of rank two at most, with a closed form. The layer agrees
+with it to eight digits. With bounds, the gradient agrees with a finite difference. NumPy is enough.
 """
 
 import cvxpy as cp
@@ -30,8 +30,8 @@ cotangent = rng.standard_normal(n)
 # %%
 # Without bounds
 # --------------
-# With the inverse V and the ones e, w = V e / (e'V e). For a change dP, dw = -(V - w (V e)') dP w, whose
-# adjoint at a cotangent g is minus the symmetric part of (V - V e w') g w'.
+# With the inverse V and the vector of ones e, w = V e / (e'V e). A change dP gives dw = -(V - w (V e)') dP w.
+# The adjoint at a cotangent g is minus the symmetric part of (V - V e w') g w'.
 
 solution = free.solve(covariance)
 (gradient,) = solution.vjp(cotangent)

@@ -2,12 +2,12 @@
 Tuning forty hyperparameters without any framework
 ==================================================
 
-Learned: how smooth a curve is to be at each of 40 places, by the error on held-out measurements. The
-weights are hyperparameters of a smoothing problem, and they follow the gradient through its solution.
+Learned: 40 weights that set the smoothness of a curve at 40 places, from the error on held-out measurements.
+The weights are hyperparameters of a smoothing problem; the gradient through its solution tunes them.
 
-Expect: one weight for all, the best of 60, has to be a compromise between a fast and a slow part of the
-curve; forty weights need not, and their error on points that nobody saw is lower by a tenth or more. NumPy
-and SciPy are enough.
+Expect: a single weight, the best of 60, is a compromise between a fast and a slow part of the curve. Forty
+weights avoid the compromise, and their error against the true curve is lower by 10 % or more. NumPy and SciPy
+are enough.
 """
 
 import cvxpy as cp
@@ -21,7 +21,7 @@ import conediff as cd
 # %%
 # Measurements of a chirp
 # -----------------------
-# Every third is held out for tuning. The truth is known here, and serves as the test.
+# Every third measurement is held out for tuning. The true curve is known and serves as the test.
 
 n, places = 160, 40
 rng = np.random.default_rng(0)
@@ -33,7 +33,8 @@ held_out = np.arange(n) % 3 == 1
 # %%
 # The fit
 # -------
-# Squared second differences, each with its own weight, interpolated between 40 places.
+# The penalty is the sum of squared second differences. Each has its own weight, interpolated between 40
+# places.
 
 curve, roots = cp.Variable(n), cp.Parameter(n - 2, nonneg=True)
 fit = cp.sum_squares((curve - measured)[~held_out]) + cp.sum_squares(cp.multiply(roots, cp.diff(curve, 2)))
@@ -56,8 +57,8 @@ def validation(logs):
 
 
 # %%
-# One weight, the best of 60 in one batch; then forty, from there
-# ----------------------------------------------------------------
+# One weight, the best of 60 in one batch; then forty, starting from it
+# ----------------------------------------------------------------------
 
 logs = np.linspace(-1, 6, 60)
 (curves,) = layer(np.exp(logs)[:, None] * np.ones(n - 2))

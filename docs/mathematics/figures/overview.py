@@ -1,4 +1,4 @@
-"""What the derivative of a solution says: where small discs of parameters go."""
+"""The derivative of a solution: images of small discs of parameters."""
 
 import cvxpy as cp
 import matplotlib.pyplot as plt
