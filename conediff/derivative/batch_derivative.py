@@ -11,7 +11,6 @@ from conediff.derivative.diagnostics import Diagnostics, Observability
 from conediff.derivative.kkt_derivative import KKTDerivative, Multipliers, Tangent
 from conediff.derivative.report import Report
 from conediff.errors import ConediffWarning, ExecutorError, warn
-from conediff.kkt.factor import KKTFactor
 from conediff.kkt.least_squares import LinearSolution
 from conediff.parallel import ThreadBackend, backend
 from conediff.program import Array, ConeData, Point, Products, outer, products
@@ -62,9 +61,10 @@ class BatchDerivative:
         if observability is not None and not self._is_whole:
             self._observability = observability.take(self.index)
         self._parts = self._cut()
-        fits = self._is_whole and len(result.factors) == len(self._parts)
-        self._factors = result.factors if fits else [None] * len(self._parts)
-        self._derivatives: dict[int, KKTDerivative] | None = None  # by the first position of their part
+        fit = self._is_whole and len(result.factors) == len(self._parts)
+        factors = result.factors if fit else []
+        self._factors = dict(zip((part.start for part in self._parts), factors, strict=False))
+        self._derivatives: dict[int, KKTDerivative] = {}  # by the first position of their part
         self._may_send = settings.executor is not None and settings.method == "auto" and self.index.size > 0
         self._has_warned = False
         self._least_squares: dict[int, LinearSolution] = {}
@@ -147,15 +147,16 @@ class BatchDerivative:
     def _map_here(self, question: Callable[[KKTDerivative, slice], Any]) -> list[Any]:
         """Ask the derivative of every part, in threads of this process."""
         run = ThreadBackend(self._settings.threads).map
-        if self._derivatives is None:
-            factors = {part.start: factor for part, factor in zip(self._parts, self._factors, strict=True)}
-            made = run(self._differentiate, (), self._parts, lambda part: (part, factors[part.start]))
-            self._derivatives = {part.start: one for part, one in zip(self._parts, made, strict=True)}
-        derivatives = self._derivatives
-        return run(question, (), self._parts, lambda part: (derivatives[part.start], part))
+        return run(question, (), self._parts, lambda part: (self._derivative_of(part), part))
 
-    def _differentiate(self, part: slice, nearby: KKTFactor | None) -> KKTDerivative:
-        whole = len(self._parts) == 1
+    def _derivative_of(self, part: slice) -> KKTDerivative:
+        """Return the derivative of a part, made when it is first needed."""
+        if part.start not in self._derivatives:
+            self._derivatives[part.start] = self._differentiate(part)
+        return self._derivatives[part.start]
+
+    def _differentiate(self, part: slice) -> KKTDerivative:
+        whole, nearby = len(self._parts) == 1, self._factors.get(part.start)
         data = self._data if whole else self._data.take(part)
         point = self._point if whole else self._point.take(part)
         observability = self._observability

@@ -254,7 +254,7 @@ class CvxpyLayer:
 
 def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:
     """Return settings with some replaced; names of cvxpylayers are translated."""
-    return settings.updated(translated(solver_args), FOREIGN) if solver_args is not None else settings
+    return settings.updated(translated(solver_args), FOREIGN) if solver_args else settings
 
 
 class OptLayer(CvxpyLayer):
