@@ -1,9 +1,13 @@
-"""SCS's dictionary of cones, checked: whole sizes, exponents and bounds in range, lists for numbers."""
+"""Parsers of the values in SCS's dictionary of cones: sizes, exponents and bounds.
+
+Each parser takes the key, for its messages, and the value as the user passed it. It returns the value as an
+int or a tuple, or raises `ConeError` where SCS would not accept it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,40 +16,8 @@ import numpy as np
 from conediff.errors import ConeError
 
 
-def parsed(cones: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of `ProductCone` from SCS's dictionary.
-
-    Parameters
-    ----------
-    cones : mapping
-        As given; None stands for a missing value.
-    known : sequence of str
-        The keys that there may be.
-
-    Raises
-    ------
-    ConeError
-        If a key is unknown, or a value is not what SCS accepts.
-    """
-    # cvxpy lists all kinds that it knows; those without a cone do no harm.
-    unknown = [
-        key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))
-    ]
-    if unknown:
-        raise ConeError(
-            f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}: zero, nonnegative, bounds "
-            "of a box, second-order, PSD, complex PSD, exponential, dual exponential, and power"
-        )
-    given = {key: value for key, value in cones.items() if value is not None}
-    values: dict[str, Any] = {key: _size(key, given[key]) for key in ("z", "l", "ep", "ed") if key in given}
-    values |= {key: _sizes(key, given[key]) for key in ("q", "s", "cs") if key in given}
-    if "p" in given:
-        values["p"] = _exponents(given["p"])
-    values["bl"], values["bu"] = _box(given.get("bl", ()), given.get("bu", ()))
-    return values
-
-
-def _size(key: str, value: Any) -> int:
+def size(key: str, value: Any) -> int:
+    """Parse a number of rows or cones."""
     if isinstance(value, bool) or not isinstance(value, (Integral, np.integer)):
         raise ConeError(f"cone {key!r}: sizes are whole numbers, got {value!r}")
     if value < 0:
@@ -53,40 +25,45 @@ def _size(key: str, value: Any) -> int:
     return int(value)
 
 
-def _sizes(key: str, value: Any) -> tuple[int, ...]:
-    return tuple(_size(key, size) for size in _listed(key, value))
+def sizes(key: str, value: Any) -> tuple[int, ...]:
+    """Parse a list of sizes; a number counts as a list of one."""
+    return tuple(size(key, one) for one in _listed(key, value))
 
 
-def _exponents(value: Any) -> tuple[float, ...]:
-    exponents = tuple(_number("p", exponent) for exponent in _listed("p", value))
-    for exponent in exponents:
+def numbers(key: str, value: Any) -> tuple[float, ...]:
+    """Parse a list of numbers; a number counts as a list of one."""
+    return tuple(_number(key, one) for one in _listed(key, value))
+
+
+def exponents(key: str, value: Any) -> tuple[float, ...]:
+    """Parse exponents of power cones, which are negative for dual cones."""
+    parsed = numbers(key, value)
+    for exponent in parsed:
         if not 0 < abs(exponent) < 1:
-            raise ConeError(f"cone 'p': exponents are in (0, 1), or (-1, 0) for dual cones, got {exponent}")
-    return exponents
+            raise ConeError(
+                f"cone {key!r}: exponents are in (0, 1), or (-1, 0) for dual cones, got {exponent}"
+            )
+    return parsed
 
 
-def _box(lower: Any, upper: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    bl = tuple(_number("bl", bound) for bound in _listed("bl", lower))
-    bu = tuple(_number("bu", bound) for bound in _listed("bu", upper))
-    if len(bl) != len(bu):
-        raise ConeError(f"box cone: 'bl' has {len(bl)} bounds and 'bu' has {len(bu)}")
-    for index, (low, high) in enumerate(zip(bl, bu, strict=True)):
+def check_bounds(lower: tuple[float, ...], upper: tuple[float, ...]) -> None:
+    """Raise if parsed bounds of a box differ in number, or leave no interval."""
+    if len(lower) != len(upper):
+        raise ConeError(f"box cone: 'bl' has {len(lower)} bounds and 'bu' has {len(upper)}")
+    for index, (low, high) in enumerate(zip(lower, upper, strict=True)):
         if math.isnan(low) or math.isnan(high) or low == math.inf or high == -math.inf:
             raise ConeError(f"box cone: bounds {low} and {high} at {index} leave no interval")
         if low > high:
             raise ConeError(f"box cone: the lower bound {low} at {index} is above the upper bound {high}")
-    return (bl, bu) if bl else (None, None)
 
 
 def _listed(key: str, value: Any) -> list[Any]:
-    """SCS takes a number for a list of one."""
+    """The value as a flat list. SCS accepts a number in place of a list of one."""
     if isinstance(value, (str, bytes, Mapping)):
         raise ConeError(f"cone {key!r}: expected a list of numbers, got {value!r}")
-    return list(np.atleast_1d(value)) if np.ndim(value) <= 1 else _nested(key, value)
-
-
-def _nested(key: str, value: Any) -> list[Any]:
-    raise ConeError(f"cone {key!r}: expected a flat list of numbers, got {value!r}")
+    if np.ndim(value) > 1:
+        raise ConeError(f"cone {key!r}: expected a flat list of numbers, got {value!r}")
+    return list(np.atleast_1d(value))
 
 
 def _number(key: str, value: Any) -> float:

@@ -67,7 +67,7 @@ def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
 
     def wrong(self):
         D = right(self)
-        return dataclasses.replace(D, around=1.001 * D.around)
+        return dataclasses.replace(D, eig_orthogonal=1.001 * D.eig_orthogonal)
 
     monkeypatch.setattr(SecondOrderProjection, "derivative", wrong)
     code, named = failures(capsys)
