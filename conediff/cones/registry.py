@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conediff.cones import _parse as parse
+from conediff.cones import parse
 from conediff.cones.base import Cone
 from conediff.cones.box import Box
 from conediff.cones.exponential import DualExponential, Exponential
