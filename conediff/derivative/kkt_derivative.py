@@ -109,7 +109,9 @@ class KKTDerivative:
         """
         scalings = solver.scalings
         scaling = scalings.primal_dual(data, *point)
-        if observability is not None and not (scaling.trivial and scalings.scaled_structure is scalings.structure):
+        if observability is not None and not (
+            scaling.trivial and scalings.scaled_structure is scalings.structure
+        ):
             observability = ScaledObservability(observability, scaling)
         x, y, s = point
         there = Point(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
@@ -129,7 +131,9 @@ class KKTDerivative:
         scaling, E = self.scaling, self.scaling.columns
         Px, Ax, Aty, b, c = products
         report = Report()
-        dx, dy, ds = self._jvp(Products(Px * E, scaling.scale_slack(Ax), Aty * E, scaling.scale_slack(b), c * E), report)
+        dx, dy, ds = self._jvp(
+            Products(Px * E, scaling.scale_slack(Ax), Aty * E, scaling.scale_slack(b), c * E), report
+        )
         return Tangent(dx * E, scaling.unscale_dual(dy), scaling.unscale_slack(ds)), report
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Multipliers, Report]:

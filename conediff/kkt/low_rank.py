@@ -19,15 +19,9 @@ from collections.abc import Callable
 import numpy as np
 
 from conediff.cones import LowRankPart
+from conediff.kkt.constants import LOW_RANK_COLUMNS, LOW_RANK_NUMBERS
 from conediff.kkt.matrix import KKTOperator
 from conediff.program import Array, Indices
-
-# The correction is used up to this many numbers in U for the stack (32 MiB), and in the solution K₀⁻¹ U,
-# which is as large; larger problems use GMRES.
-_MAX_NUMBERS = 1 << 22
-# And up to this many columns in U, two for each eigenvector of each cone: a factor takes one solve with K₀
-# for every column. Larger: factors cost more; smaller: more programs use GMRES.
-_MAX_COLUMNS = 64
 
 
 class LowRank:
@@ -61,7 +55,7 @@ class LowRank:
         parts = [(rows, part) for rows, part in large if part is not None]
         columns = 2 * sum(len(rows) * part.eigenvalues.shape[-1] for rows, part in parts)
         numbers = operator.derivative.batch[0] * (operator.n + operator.derivative.cone.dim) * columns
-        if len(parts) < len(large) or columns > _MAX_COLUMNS or numbers > _MAX_NUMBERS:
+        if len(parts) < len(large) or columns > LOW_RANK_COLUMNS or numbers > LOW_RANK_NUMBERS:
             return None
         return cls(operator, parts, back)
 

@@ -18,12 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from conediff.cones import Cone, ProductDerivative
+from conediff.kkt.constants import DENSE_DIM
 from conediff.program import Array, ConeData, Indices, Structure, union
-
-# Rows of a cone from which on S A is computed by one matrix product for each cone, from a dense copy of its
-# rows of A; below, for all cones of a group together, entry by entry of A. Larger: more time per entry in
-# cones with full rows of A; smaller: more calls of NumPy for many small cones.
-_DENSE_DIM = 12
 
 
 class KKTOperator:
@@ -159,7 +155,7 @@ class KKTPattern:
             D, S = derivative.groups[block.group][2].dense()
             i, j = np.triu_indices(D.shape[-1])
             values[:, block.corner] = D[..., i, j] - (i == j)
-            product = _dense_product if D.shape[-1] >= _DENSE_DIM else _sparse_product
+            product = _dense_product if D.shape[-1] >= DENSE_DIM else _sparse_product
             values[:, block.targets] = product(block, data.A, S, count)
         return values
 

@@ -21,17 +21,7 @@ from numpy.typing import NDArray
 
 from conediff.cones import Automorphism, Cone
 from conediff.program import Array, ConeData, Indices, Pattern, Structure, union
-
-# A slack counts as its row's largest terms divided by this factor if it is smaller, and a dual likewise by
-# its columns: having cancelled more than 6 bits, it has lost as many digits as a scaling could save. Larger:
-# more programs are scaled, to worse conditioned ones; smaller: fewer, with less accurate derivatives.
-_CANCELLED = 2.0**6
-# `ConeScaling.differs` if factors differ by more than this many doublings. Larger: programs stay in a scaling
-# in which v has lost more digits; smaller: more programs are solved again for little.
-_CLOSE = 4.0
-# No rescaling of columns of the scaled A whose largest entries are within this factor of one. Larger: worse
-# conditioned columns; smaller: more of them are rescaled for little.
-_ORDINARY = 2.0**4
+from conediff.scaling.constants import CANCELLED, CLOSE, ORDINARY_COLUMN
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +106,7 @@ class ConeScalings:
         columns = rmatvec(np.abs(y)) + np.abs(data.c) + P_matvec(np.abs(x))
         with np.errstate(divide="ignore"):
             shares = 1 / _largest(np.abs(data.A) / columns[:, A.columns], A.indices, A.shape[0])
-        return self._primal_dual(data, y, s, shares / _CANCELLED, rows / _CANCELLED)
+        return self._primal_dual(data, y, s, shares / CANCELLED, rows / CANCELLED)
 
     def _primal_dual(self, data: ConeData, y: Array, s: Array, least_y: Array, least_s: Array) -> ConeScaling:
         def find(cone: Cone, rows: Indices) -> Automorphism | None:
@@ -156,7 +146,7 @@ class ConeScalings:
             shear += [] if part.shear is None else [part.shear]
         scaling = replace(self.identity, diagonal=diagonal, shear=np.hstack(shear))
         size = _largest(np.abs(scaling.scale_data(data).A), self.scaled_structure.A.columns, self.structure.n)
-        strange = (size > 0) & ((size < 1 / _ORDINARY) | (size > _ORDINARY))
+        strange = (size > 0) & ((size < 1 / ORDINARY_COLUMN) | (size > ORDINARY_COLUMN))
         strange &= (diagonal != 1).any(axis=1, keepdims=True)
         columns = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
         return replace(scaling, columns=columns)
@@ -206,7 +196,7 @@ class ConeScaling:
     def differs(self, other: ConeScaling) -> NDArray[np.bool_]:
         """Return which programs have a diagonal that differs by more than a factor of 16, shape (B,)."""
         apart = np.abs(np.log2(self.diagonal) - np.log2(other.diagonal))
-        result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > _CLOSE
+        result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > CLOSE
         return result
 
     def take(self, index: NDArray[np.intp] | slice) -> ConeScaling:

@@ -15,11 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.program import Array, ConeData
-
-# No rescaling if the largest entry is within this factor of one. Larger: SCS, whose tolerances are partly
-# absolute, sees less ordinary programs; smaller: more programs are rescaled, and Newton's factors are not
-# handed to the derivative for those.
-_ORDINARY = 2.0**7
+from conediff.scaling.constants import ORDINARY_PROGRAM
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,6 @@ def _largest(stack: Array) -> Array:
 
 def _factor(size: Array) -> Array:
     """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
-    strange = np.isfinite(size) & (size > 0) & ((size < 1 / _ORDINARY) | (size > _ORDINARY))
+    strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
     factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
     return factor

@@ -33,9 +33,9 @@ class BatchSolver:
     structure : Structure
     scalings : ConeScalings
     system : KKTSystem
-        Of ``scalings.structure``.
+        Of ``scalings.scaled_structure``.
     piles : Piles
-        Of ``scalings.structure``.
+        Of ``scalings.scaled_structure``.
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -177,7 +177,9 @@ class BatchSolver:
         magnitude = Magnitude.of(data)
         if start is not None:
             x, y, s = start
-            start = Point(*magnitude.forward(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s)))
+            start = Point(
+                *magnitude.forward(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
+            )
         scaled = magnitude.scaled(data)
         result = SolveSchedule(self.system, self.piles, scaled, settings, start, not scaling.trivial).run(
             stages

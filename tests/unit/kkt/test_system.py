@@ -75,7 +75,7 @@ def reference(s, data, derivative, i):
 @pytest.mark.parametrize("density", [0.3, 1.0])
 @pytest.mark.parametrize("dense_dim", [0, 12, 1000], ids=["dense product", "as it is", "sparse product"])
 def test_values_assemble_the_definition(name, density, dense_dim, monkeypatch):
-    monkeypatch.setattr(matrix, "_DENSE_DIM", dense_dim)
+    monkeypatch.setattr(matrix, "DENSE_DIM", dense_dim)
     s, data, derivative = stack(name, 3, density=density)
     pattern = KKTPattern(s)
     values = pattern.values(data, derivative)
@@ -274,7 +274,7 @@ def test_many_large_cones_and_others_are_left_to_gmres(monkeypatch):
     s, data, derivative = large_stack()
     rhs = np.random.default_rng(33).standard_normal((2, s.n + s.m))
     expected = KKTSystem(s).factor(data, derivative).solve(rhs)[0]
-    monkeypatch.setattr("conediff.kkt.low_rank._MAX_COLUMNS", 7)
+    monkeypatch.setattr("conediff.kkt.low_rank.LOW_RANK_COLUMNS", 7)
     factor = KKTSystem(s).factor(data, derivative)
     assert factor._low_rank is None
     np.testing.assert_allclose(factor.solve(rhs)[0], expected, rtol=1e-7, atol=1e-9)
