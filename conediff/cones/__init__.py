@@ -1,6 +1,21 @@
-"""Cones: projection onto their duals, and its derivative."""
+"""Cones: projection onto their duals, its derivative, and their scaling.
 
-from conediff.cones.base import Array, BlockDerivative, Cone, ConeDerivative, DiagonalDerivative, Projection
+One file for each cone; ``base`` has the protocol, ``registry`` the table of all cones, ``product`` the
+product of the cones of a program.
+"""
+
+from conediff.cones.automorphism import Automorphism
+from conediff.cones.base import (
+    Array,
+    BlockDerivative,
+    Cone,
+    ConeDefaults,
+    ConeDerivative,
+    DerivativeDefaults,
+    DiagonalDerivative,
+    LowRankPart,
+    Projection,
+)
 from conediff.cones.box import Box
 from conediff.cones.exponential import DualExponential, Exponential
 from conediff.cones.linear import NonNegative, Zero
@@ -12,14 +27,18 @@ from conediff.cones.second_order import SecondOrder
 __all__ = [
     "PSD",
     "Array",
+    "Automorphism",
     "BlockDerivative",
     "Box",
     "ComplexPSD",
     "Cone",
+    "ConeDefaults",
     "ConeDerivative",
+    "DerivativeDefaults",
     "DiagonalDerivative",
     "DualExponential",
     "Exponential",
+    "LowRankPart",
     "NonNegative",
     "Power",
     "ProductCone",

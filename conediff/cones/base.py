@@ -1,24 +1,47 @@
-"""What a cone can do: project onto its dual, and differentiate that projection.
+"""The protocol of a cone: projection onto its dual, the derivative of that projection, and its scaling.
 
-A `Cone` is a *group* of ``count`` equal cones of ``dim`` rows each, a small frozen value. Everything
-is written once for arrays of shape ``(..., count, dim)``, so that a thousand equal cones and a
-whole batch are one call.
+A `Cone` is a *group* of ``count`` equal cones of ``dim`` rows each, a small frozen value. All methods work on
+arrays of shape ``(..., count, dim)``, so that one call serves all equal cones of a whole batch.
 
 Π is the Euclidean projection onto the dual cone K*, D = DΠ(v) its derivative (symmetric,
 0 <= D <= I) and S = D^(1/2) its symmetric root.
+
+A new cone writes ``count``, ``dim``, ``diagonal`` and ``project_dual``, and inherits the rest from
+`ConeDefaults`; a derivative writes ``margin``, ``apply``, ``apply_root`` and ``dense``, and inherits the rest
+from `DerivativeDefaults`. See docs/extending.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from conediff.cones.automorphism import Array as Array
+from conediff.cones.automorphism import Automorphism, scaling_by_a_number
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankPart:
+    r"""D = a I + V (Λ - a I) V', with few columns in V, for a group of equal cones at a stack of points.
+
+    Parameters
+    ----------
+    eigenvalue : array, shape (..., count)
+        a, the eigenvalue of all directions orthogonal to V.
+    eigenvalues : array, shape (..., count, k)
+        Λ's diagonal.
+    vectors : callable
+        Returns V' as an array of shape (..., count, k, dim). Its rows are orthonormal; those whose eigenvalue
+        is a are arbitrary. It is called only where the low rank is used.
+    """
+
+    eigenvalue: Array
+    eigenvalues: Array
+    vectors: Callable[[], Array]
 
 
 class ConeDerivative(Protocol):
@@ -37,9 +60,26 @@ class ConeDerivative(Protocol):
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim)."""
 
+    @property
+    def low_rank(self) -> LowRankPart | None:
+        """D as a multiple of the identity and a matrix of low rank; None if it is not of this form."""
+
+    def replacement_eigenvalue(self, shape: tuple[int, ...]) -> Array:
+        """Return the a whose a I replaces D where D's block is too large to be formed.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (count, dim).
+
+        Returns
+        -------
+        array, shape (..., count, 1)
+        """
+
 
 class Projection(Protocol):
-    """Π(v) for a group of equal cones, with what its derivative needs kept beside it."""
+    """Π(v) for a group of equal cones, with the values that its derivative needs."""
 
     @property
     def point(self) -> Array:
@@ -54,7 +94,7 @@ class Cone(Protocol):
 
     @property
     def count(self) -> int:
-        """How many cones the group holds."""
+        """Number of cones in the group."""
 
     @property
     def dim(self) -> int:
@@ -67,34 +107,140 @@ class Cone(Protocol):
     def project_dual(self, v: Array, near: Array | None = None) -> Projection:
         """Project v, of shape (..., count, dim), onto the dual cone.
 
-        ``near``, of the same shape, is about where the projection is, if that is known: a cone may begin
-        its search there.
+        ``near``, of the same shape, is a guess of the projection. A cone may start an iterative search from
+        it. The result must not depend on it, beyond rounding.
+        """
+
+    @property
+    def group_key(self) -> Hashable:
+        """Cones with equal keys join into one group."""
+
+    def join(self, others: Sequence[Any]) -> Cone:
+        """Return the group of this group's cones and those of ``others``, in this order."""
+
+    @property
+    def dense_limit(self) -> int:
+        """Rows of one cone above which its block of D and S A is not formed in K."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the blocks of these cones are not formed in K."""
+
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Return the automorphism under which y and s have about one size; None if none is used.
+
+        Parameters
+        ----------
+        y, s : arrays, shape (B, count, dim)
+        least_y, least_s : arrays, shape (B, count, dim) or (1, count, dim)
+            Entries of y and s below these count as these: digits below do not matter.
+        """
+
+    @property
+    def shear_rows(self) -> tuple[int, int] | None:
+        """Rows (into, from) of the shear within one cone; None if its automorphisms have no shear."""
+
+    @property
+    def equilibrated_row(self) -> int | None:
+        """The row of one cone that `row_equilibration` scales; None for cones without it."""
+
+    def row_equilibration(self, size: Array) -> Automorphism | None:
+        """Return the automorphism that brings one row of A to ordinary size before the first solve.
+
+        Parameters
+        ----------
+        size : array, shape (B, count)
+            Largest absolute entry of A in row ``equilibrated_row`` of each cone.
         """
 
 
+class ConeDefaults:
+    """Everything that a cone has by default. Its subclass is a frozen dataclass."""
+
+    # Rows above which a cone's block is not formed in K. It has dim^2 / 2 entries, 125,000 at 500 rows; a
+    # larger limit costs memory and factorisation time with its square, a smaller one leaves more cones to
+    # GMRES, which may take hundreds of steps.
+    dense_limit: ClassVar[int] = 500
+    shear_rows: ClassVar[tuple[int, int] | None] = None
+    equilibrated_row: ClassVar[int | None] = None
+
+    @property
+    def group_key(self) -> Hashable:
+        """The cone itself with ``count`` = 1: all fields but ``count`` have to agree."""
+        return replace(self, count=1)  # type: ignore[type-var]
+
+    def join(self: Cone, others: Sequence[Any]) -> Cone:
+        """Return the same cone with the sum of all counts."""
+        count = self.count + sum(other.count for other in others)
+        joined: Cone = replace(self, count=count)  # type: ignore[type-var]
+        return joined
+
+    @property
+    def is_large(self: Cone) -> bool:
+        """Whether D is not diagonal and has more than ``dense_limit`` rows."""
+        return not self.diagonal and self.dim > self.dense_limit
+
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Scale each cone by a number, which is an automorphism of every cone."""
+        return scaling_by_a_number(y, s, least_y, least_s)
+
+    def row_equilibration(self, size: Array) -> Automorphism | None:
+        """Scale no row."""
+        return None
+
+
+class DerivativeDefaults:
+    """Everything that a derivative has by default."""
+
+    @property
+    def low_rank(self) -> LowRankPart | None:
+        """None: D is not known to be a multiple of the identity and a matrix of low rank."""
+        return None
+
+    def replacement_eigenvalue(self: ConeDerivative, shape: tuple[int, ...]) -> Array:
+        """Estimate the mean eigenvalue of D from one vector of random signs (Hutchinson 1990)."""
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
+        mean: Array = np.clip((signs * self.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
+        return mean
+
+
 @dataclass(frozen=True, eq=False)
-class DiagonalDerivative:
-    """D = diag(d) with d in {0, 1}, so that S = D."""
+class DiagonalDerivative(DerivativeDefaults):
+    """D = diag(d) with d in {0, 1}, so that S = D.
+
+    Parameters
+    ----------
+    d : array of 0 and 1, shape (..., count, dim)
+    margin : array, shape (..., count)
+    """
 
     d: Array
     margin: Array
 
     def apply(self, h: Array) -> Array:
+        """Return D h, for h of shape (..., count, dim)."""
         return self.d * h
 
     def apply_root(self, h: Array) -> Array:
+        """Return S h = D h."""
         return self.d * h
 
     def dense(self) -> tuple[Array, Array]:
+        """Return D and S = D as blocks of shape (..., count, dim, dim)."""
         block = self.d[..., None] * np.eye(self.d.shape[-1])
         return block, block
 
 
 @dataclass(frozen=True, eq=False)
-class BlockDerivative:
-    """D and S as small dense blocks of shape (..., count, dim, dim).
+class BlockDerivative(DerivativeDefaults):
+    """D and S as small dense blocks.
 
-    ``distance`` is called when the margin is asked for: Newton's method never does.
+    Parameters
+    ----------
+    D, S : arrays, shape (..., count, dim, dim)
+    distance : callable
+        Returns the margin, shape (..., count). It is called only if the margin is asked for, which Newton's
+        method never does.
     """
 
     D: Array
@@ -107,10 +253,13 @@ class BlockDerivative:
         return self.distance()
 
     def apply(self, h: Array) -> Array:
+        """Return D h, for h of shape (..., count, dim)."""
         return np.asarray(np.einsum("...ij,...j->...i", self.D, h))
 
     def apply_root(self, h: Array) -> Array:
+        """Return S h, for h of shape (..., count, dim)."""
         return np.asarray(np.einsum("...ij,...j->...i", self.S, h))
 
     def dense(self) -> tuple[Array, Array]:
+        """Return D and S as blocks of shape (..., count, dim, dim)."""
         return self.D, self.S

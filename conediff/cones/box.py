@@ -8,21 +8,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones.base import Array
+from conediff.cones.automorphism import Automorphism
+from conediff.cones.base import Array, ConeDefaults, DerivativeDefaults
 from conediff.cones.roots import increasing_root
 
-_INFINITE = 1e15  # as in SCS
+_INFINITE = 1e15  # Bounds of this size and more are infinite, as in SCS (its MAX_BOX_VAL).
 
 
 @dataclass(frozen=True, eq=False)
-class BoxDerivative:
-    r"""D = diag(active) - w w' / |w|^2, a projection onto a subspace: S = D.
+class BoxDerivative(DerivativeDefaults):
+    r"""D = diag(active) - w w', the projection onto a subspace, so that S = D.
 
     Parameters
     ----------
     active : array of 0 and 1, shape (..., 1, dim)
     w : array, shape (..., 1, dim)
-        Unit vectors, zero where the projection onto the box cone itself has t = 0.
+        Unit vectors; zero where the projection onto the box cone itself has t = 0.
     margin : array, shape (..., 1)
     """
 
@@ -32,8 +33,8 @@ class BoxDerivative:
 
     def apply(self, h: Array) -> Array:
         """Return D h, for h of shape (..., 1, dim)."""
-        along = np.einsum("...i,...i->...", self.w, h)
-        return np.asarray(self.active * h - along[..., None] * self.w)
+        component = np.einsum("...i,...i->...", self.w, h)
+        return np.asarray(self.active * h - component[..., None] * self.w)
 
     def apply_root(self, h: Array) -> Array:
         """Return S h = D h."""
@@ -47,13 +48,14 @@ class BoxDerivative:
 
 @dataclass(frozen=True, eq=False)
 class BoxProjection:
-    """The parts of -v = (t0, s0) = primal - point, primal in K and point in K*.
+    """The two parts of -v = (t0, s0) = primal - point, with primal in K and point in K*.
 
     Parameters
     ----------
     cone : Box
     point : array, shape (..., 1, dim)
-    t0, t : array, shape (..., 1)
+    t0, t : arrays, shape (..., 1)
+        First entries of -v and of primal.
     s0 : array, shape (..., 1, dim - 1)
     """
 
@@ -72,13 +74,13 @@ class BoxProjection:
         return BoxDerivative(held, w, self._margin(bound))
 
     def _margin(self, bound: Array) -> Array:
-        """How far t is from leaving or reaching 0, and each s from its bounds."""
+        """Return the smallest of the distances of t to leaving or reaching 0, and of each s to its bounds."""
         cone, t = self.cone, self.t
         slack = self.t0 + np.einsum("...i,...i->...", bound, self.s0)
         to_zero = np.where(t > 0, t, -slack / np.sqrt(1 + np.einsum("...i,...i->...", bound, bound)))
         lower, upper, finite_lower, finite_upper = cone.bounds
         apart = lower < upper
-        # At t = 0 both bounds of a bounded s are 0, and nothing changes where s0 changes sign.
+        # At t = 0 both bounds of a bounded s are 0, and D does not change where s0 changes sign.
         moves = apart & ((t > 0)[..., None] | ~(finite_lower & finite_upper))
         gaps = [
             np.where(moves & finite, np.abs(self.s0 - t[..., None] * end), np.inf)
@@ -88,7 +90,7 @@ class BoxProjection:
 
 
 @dataclass(frozen=True)
-class Box:
+class Box(ConeDefaults):
     r"""One box cone, of rows (t, s).
 
     .. math:: K = \{(t, s) : t \cdot lower \le s \le t \cdot upper, \ t \ge 0\}
@@ -96,8 +98,8 @@ class Box:
     Parameters
     ----------
     lower, upper : tuple of float
-        Bounds of the entries of s; as in SCS, those of 1e15 and more are infinite (and then the entry is
-        free on that side at t = 0 also).
+        Bounds of the entries of s. As in SCS, bounds of 1e15 and more are infinite; the entry is then free
+        on that side at t = 0 too.
     """
 
     lower: tuple[float, ...]
@@ -110,16 +112,25 @@ class Box:
         """Rows of the cone."""
         return 1 + len(self.lower)
 
+    @property
+    def group_key(self) -> Box:
+        """The cone itself: every box is a group of its own."""
+        return self
+
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Use no scaling."""
+        return None
+
     @cached_property
     def bounds(self) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Lower and upper bounds, 0 and 1 in place of two infinite ones, and which of them are finite."""
+        """Lower and upper bounds, and which are finite. Infinite ones are replaced by finite numbers."""
         lower, upper = np.array(self.lower, dtype=float), np.array(self.upper, dtype=float)
         finite_lower, finite_upper = lower > -_INFINITE, upper < _INFINITE
         lower = np.where(finite_lower, lower, np.where(finite_upper, upper - 1, 0.0))
         return lower, np.where(finite_upper, upper, lower + 1), finite_lower, finite_upper
 
     def binding(self, t: Array, s0: Array) -> tuple[Array, Array]:
-        """Say where the projection of s0 onto [t lower, t upper] is at a bound.
+        """Find where the projection of s0 onto [t lower, t upper] is at a bound.
 
         Parameters
         ----------
@@ -129,7 +140,7 @@ class Box:
         Returns
         -------
         bound : array, shape (..., dim - 1)
-            The binding bound, 0 where none is.
+            The binding bound; 0 where none binds.
         active : array of 0 and 1, shape (..., dim - 1)
         """
         lower, upper, finite_lower, finite_upper = self.bounds
@@ -142,8 +153,8 @@ class Box:
     def project_dual(self, v: Array, near: Array | None = None) -> BoxProjection:
         r"""Project v, of shape (..., 1, dim), by projecting -v onto K.
 
-        With the bounds that bind at t called b, t is the root of the increasing, piecewise linear
-        t - t0 + Σ b (t b - s0), or 0 where that is not negative at 0.
+        Let b be the bounds that bind at t. Then t is the root of the increasing, piecewise linear function
+        t - t0 + Σ b (t b - s0), or 0 if that function is not negative at 0.
         """
         t0, s0 = -v[..., 0], -v[..., 1:]
         flat_t0, flat_s0 = t0.ravel(), s0.reshape(-1, self.dim - 1)

@@ -7,8 +7,7 @@ A point outside K and its polar is v = p + n with, for some ρ = x/y,
 
 .. math:: p \parallel (\rho, 1, e^\rho), \qquad n \parallel (1, 1 - \rho, -e^{-\rho}).
 
-Only ρ has to be searched for: given it, p and n are the projections of v onto these two rays, and as
-accurate as v.
+Only ρ is searched for: given ρ, p and n are the projections of v onto these two rays, and as accurate as v.
 """
 
 from __future__ import annotations
@@ -18,11 +17,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones.base import Array, BlockDerivative
+from conediff.cones.automorphism import ROUNDING, Automorphism, equalising_factor
+from conediff.cones.base import Array, BlockDerivative, ConeDefaults
 from conediff.cones.roots import increasing_root
 from conediff.cones.surface import Eigenvalues, norm3, scaled, split_on_rays
 
-_NOTHING = 1e-100  # of the largest entry: smaller ones are taken for zero, so that no ratio overflows
+# Entries below this fraction of the largest count as zero, so that no ratio of two entries overflows. Far
+# below the unit roundoff of 1e-16, so that no digit is lost.
+_NEGLIGIBLE = 1e-100
+# Points (ρ, 1, e^ρ) with |ρ| <= _LEVEL are not shifted: z and y are within e^7.5 = 2^10.8 of each other,
+# about the ratio that `EVEN` allows.
+_LEVEL = 7.5
+# Points with |ρ| >= _STEEP count as points on the face x <= 0 = y <= z and are not shifted: e^-100 is far
+# below rounding.
+_STEEP = 100.0
+# Third rows of A whose largest entry is within 2^±7 of one are not scaled. The threshold is that of
+# `Magnitude` for whole programs. Larger: SCS sees rows that are more uneven; smaller: more programs are
+# scaled.
+_ORDINARY = 7.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +74,7 @@ class _Split:
         return result
 
     def margin(self) -> Array:
-        """Distance to the nearest kink; from inside K or its polar, an estimate of it."""
+        """Distance to the nearest kink, shape (N,); an estimate from inside K or its polar."""
         x, y, z = self.v.T
         to_face = np.hypot(np.maximum(x, 0), np.maximum(y, 0))
         between = np.minimum(np.minimum(norm3(self.primal), norm3(self.polar)), to_face)
@@ -77,18 +89,20 @@ class _Split:
 
 
 def _depth(ratio: Array, y: Array, z: Array) -> Array:
-    """About the distance from inside y exp(x/y) <= z, y > 0 to its boundary: to that of the linearised
-    inequality, or to y = 0."""
+    """Estimate the distance from a point with y exp(x/y) <= z, y > 0 to the boundary of that set.
+
+    It is the smaller of the distances to the boundary of the linearised inequality and to y = 0.
+    """
     power = np.exp(np.minimum(ratio, 700.0))
     gradient = np.sqrt(1 + power**2 * (1 + np.maximum((1 - ratio) ** 2, ratio**2)))
     return np.asarray(np.minimum((z - y * power) / gradient, y))
 
 
 def _split(v: Array, near: Array | None) -> _Split:
-    """Split v, of shape (N, 3); about known is its projection onto K, ``near`` (N, 3)."""
+    """Split v, of shape (N, 3); ``near`` (N, 3) is a guess of its projection onto K."""
     start = np.full(len(v), np.nan) if near is None else _known_ratio(near, near - v)
     v, scale = scaled(v)
-    v[np.abs(v) < _NOTHING] = 0.0
+    v[np.abs(v) < _NEGLIGIBLE] = 0.0
     x, y, z = v.T
     face = (x <= 0) & (y <= 0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -104,7 +118,7 @@ def _split(v: Array, near: Array | None) -> _Split:
 
 
 def _known_ratio(p: Array, n: Array) -> Array:
-    """About ρ of points on the surface, of p and -n (N, 3), from the larger of the two; else anything."""
+    """Estimate ρ of points on the surface from p and -n (N, 3), whichever is larger; arbitrary elsewhere."""
     with np.errstate(all="ignore"):
         return np.where(p[:, 1] > n[:, 0], p[:, 0] / p[:, 1], 1 + n[:, 1] / n[:, 0])
 
@@ -127,15 +141,16 @@ def _rays(rho: Array) -> tuple[Array, Array, Array]:
 def _ratio(x: Array, y: Array, z: Array, start: Array) -> Array:
     r"""Find ρ = x/y of the projection onto K, for points (k,) with no entry above one.
 
-    Begin at ``start`` (k,), where that makes sense.
+    The search begins at ``start`` (k,) where that is inside the bracket.
 
     From v = p + n follow |p|, |n| ∝ a = (ρ - 1) x + y and d = x - ρ y, over q = ρ² - ρ + 1, and
     (a e^ρ - d e^-ρ)/q = z, an increasing function while a, d > 0. It is solved in the form
 
     .. math:: \rho + \tfrac12 \log(a/d) - \mathrm{asinh}(z q / 2\sqrt{ad}) = 0,
 
-    which has the same sign and root, and is close to linear far away. The brackets are the zeros of a
-    and d or, where tighter, points at which a e^ρ / q > 2 or d e^-ρ / q > 2, more than the rest can be.
+    which has the same sign and root, and is close to linear for large |ρ|. The ends of the bracket are the
+    zeros of a and d or, where tighter, points at which a e^ρ / q > 2 or d e^-ρ / q > 2, which exceeds the sum
+    of the other terms.
     """
     with np.errstate(all="ignore"):
         up = np.where(y > 0, x / y, np.inf)
@@ -178,8 +193,49 @@ class ExponentialProjection:
         return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin)
 
 
+def _scaling(y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism:
+    """Return T for s in the exponential cone and y in its dual.
+
+    On the surface s = α (ρ, 1, e^ρ) and y = β (-1, ρ - 1, e^-ρ). The shift takes ρ to about zero, and a
+    number makes α and β about equal.
+    """
+    alpha, beta = s[..., 1], -y[..., 0]
+    size = np.maximum(np.abs(y).max(axis=-1), np.abs(s).max(axis=-1))
+    surface = np.minimum(alpha, beta) > np.exp2(-ROUNDING) * size
+    alpha, beta = np.where(surface, alpha, 1.0), np.where(surface, beta, 1.0)
+    rho = np.where(alpha > beta, s[..., 0] / alpha, 1 + y[..., 1] / beta)
+    with np.errstate(divide="ignore"):
+        highest = np.maximum(np.log(alpha) - np.log(least_s[..., 2]), 0.0)
+        lowest = np.minimum(np.log(least_y[..., 2]) - np.log(beta), 0.0)
+    shift = np.clip(-rho, lowest, highest)
+    steep = surface & (np.abs(shift) > _LEVEL) & (np.abs(rho) < _STEEP)
+    doublings = np.where(steep, np.round(np.where(steep, shift, 0.0) / np.log(2)), 0.0)
+    number = equalising_factor(beta, alpha, least_y[..., 0], least_s[..., 1])
+    diagonal = np.repeat(number[..., None], 3, axis=-1)
+    diagonal[..., 2] *= np.exp2(doublings)
+    return Automorphism(diagonal, doublings * np.log(2))
+
+
+class _ExponentialDefaults(ConeDefaults):
+    """Shared by the exponential cone and its dual."""
+
+    dim = 3
+    diagonal = False
+    equilibrated_row = 2
+
+    def row_equilibration(self, size: Array) -> Automorphism | None:
+        """Bring the largest entry of A in each third row to about one, by a shift of the logarithm."""
+        with np.errstate(divide="ignore"):
+            doublings = np.log2(size)
+        strange = np.isfinite(doublings) & (np.abs(doublings) > _ORDINARY)
+        doublings = np.where(strange, -np.round(np.where(strange, doublings, 0.0)), 0.0)
+        diagonal = np.ones((*size.shape, 3))
+        diagonal[..., -1] = np.exp2(doublings)
+        return Automorphism(diagonal, doublings * np.log(2))
+
+
 @dataclass(frozen=True)
-class Exponential:
+class Exponential(_ExponentialDefaults):
     """``count`` exponential cones.
 
     Parameters
@@ -188,8 +244,11 @@ class Exponential:
     """
 
     count: int
-    dim = 3
-    diagonal = False
+    shear_rows = (0, 1)
+
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Shift the logarithm's argument and scale by a number."""
+        return _scaling(y, s, least_y, least_s)
 
     def project_dual(self, v: Array, near: Array | None = None) -> ExponentialProjection:
         """Project v, of shape (..., count, 3), onto the dual: minus the projection of -v onto the polar."""
@@ -199,7 +258,7 @@ class Exponential:
 
 
 @dataclass(frozen=True)
-class DualExponential:
+class DualExponential(_ExponentialDefaults):
     """``count`` duals of the exponential cone.
 
     Parameters
@@ -208,8 +267,13 @@ class DualExponential:
     """
 
     count: int
-    dim = 3
-    diagonal = False
+    shear_rows = (1, 0)
+
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Use the inverse transpose of the exponential cone's T, with y and s exchanged."""
+        T = _scaling(s, y, least_s, least_y)
+        assert T.shear is not None
+        return Automorphism(1 / T.diagonal, -T.shear)
 
     def project_dual(self, v: Array, near: Array | None = None) -> ExponentialProjection:
         """Project v, of shape (..., count, 3), onto the exponential cone."""

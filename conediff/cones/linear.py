@@ -6,24 +6,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conediff.cones.base import Array, DiagonalDerivative
+from conediff.cones.base import Array, ConeDefaults, DiagonalDerivative
 
 
 @dataclass(frozen=True, eq=False)
 class FreeProjection:
-    """The identity: the dual of the zero cone is the whole line."""
+    """The identity: the dual of the zero cone is the whole line.
+
+    Parameters
+    ----------
+    point : array, shape (..., count, 1)
+    """
 
     point: Array
 
     def derivative(self) -> DiagonalDerivative:
-        """Return the identity, with no kink anywhere."""
+        """Return the identity, which has no kink: its margin is infinite."""
         ones = np.ones_like(self.point)
         return DiagonalDerivative(ones, np.full(self.point.shape[:-1], np.inf))
 
 
 @dataclass(frozen=True, eq=False)
 class NonNegativeProjection:
-    """max(v, 0)."""
+    """max(v, 0).
+
+    Parameters
+    ----------
+    v, point : arrays, shape (..., count, 1)
+    """
 
     v: Array
     point: Array
@@ -34,8 +44,8 @@ class NonNegativeProjection:
 
 
 @dataclass(frozen=True)
-class Zero:
-    """``count`` zero cones {0}; their duals are the line, so Π is the identity.
+class Zero(ConeDefaults):
+    """``count`` zero cones {0}. The dual of each is the line, so Π is the identity.
 
     Parameters
     ----------
@@ -52,7 +62,7 @@ class Zero:
 
 
 @dataclass(frozen=True)
-class NonNegative:
+class NonNegative(ConeDefaults):
     """``count`` half-lines {v >= 0}, each its own dual.
 
     Parameters

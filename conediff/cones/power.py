@@ -9,23 +9,30 @@ Projection after Hien 2015 (Differential properties of Euclidean projection onto
           \quad μ = r (ζ - r),
 
 where r solves a log x + (1 - a) log y = log r. In θ = log(r / (ζ - r)) this is monotone on the whole
-line, and close to linear far away.
+line, and close to linear for large |θ|.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones.base import Array, BlockDerivative
+from conediff.cones.automorphism import ROUNDING, Automorphism, equalising_factor
+from conediff.cones.base import Array, BlockDerivative, ConeDefaults
 from conediff.cones.roots import increasing_root
 from conediff.cones.surface import Eigenvalues, norm3, scaled, unit3
 
-_NOTHING = 1e-60  # of the largest entry: smaller ones are taken for zero, so that μ does not underflow
-_RANGE = (-400.0, 400.0)  # of θ: beyond, r or ζ - r (and their roots, as in x and y) are nothing beside ζ
+# Entries below this fraction of the largest count as zero, so that μ, a product of two entries and a factor
+# down to exp(-400), does not underflow. Far below the unit roundoff of 1e-16, so that no digit is lost.
+_NEGLIGIBLE = 1e-60
+# Bracket of θ. At its ends r / ζ, or 1 - r / ζ, is exp(-400) = 1e-174; its square root, which enters x and y,
+# is 1e-87, far below rounding.
+_RANGE = (-400.0, 400.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,7 @@ class _Split:
         return np.asarray(largest * ((a * B * C + (1 - a) * A * C + A * B) / (a * A + (1 - a) * B + C)))
 
     def margin(self) -> Array:
-        """Distance to the nearest kink; from inside K_a or its polar, an estimate of it."""
+        """Distance to the nearest kink, shape (N,); an estimate from inside K_a or its polar."""
         between = np.minimum(norm3(self.primal), norm3(self.polar))
         a = self.alpha
         x, y, z = np.abs(self.v).T
@@ -98,8 +105,10 @@ class _Split:
 
 
 def _depth(a: Array, over_x: Array | float, over_y: Array | float, x: Array, y: Array, z: Array) -> Array:
-    """About the distance from inside (x / over_x)^a (y / over_y)^(1-a) >= z to its boundary: to that of
-    the linearised inequality, or to x = 0 or y = 0."""
+    """Estimate the distance from a point with (x / over_x)^a (y / over_y)^(1-a) >= z to the boundary.
+
+    It is the smaller of the distances to the boundary of the linearised inequality and to x = 0 or y = 0.
+    """
     mean = (x / over_x) ** a * (y / over_y) ** (1 - a)
     flat = (mean - z) / np.sqrt(1 + (a * mean / x) ** 2 + ((1 - a) * mean / y) ** 2)
     return np.asarray(np.minimum(flat, np.minimum(x, y)))
@@ -112,7 +121,7 @@ def _multiplier(theta: Array, zeta: Array) -> Array:
 
 
 def _shifted(x0: Array, product: Array) -> tuple[Array, Array]:
-    """The positive x with x (x - x0) = product > 0, and (x - x0)/x, both without cancellation."""
+    """Return the positive x with x (x - x0) = product > 0, and (x - x0)/x, both without cancellation."""
     larger = (np.abs(x0) + np.sqrt(x0 * x0 + 4 * product)) / 2
     smaller = product / larger
     up = x0 >= 0
@@ -123,7 +132,7 @@ def _shifted(x0: Array, product: Array) -> tuple[Array, Array]:
 def _split(v: Array, alpha: Array) -> _Split:
     """Split v, of shape (N, 3), for exponents (N,)."""
     v, scale = scaled(v)
-    v[np.abs(v) < _NOTHING] = 0.0
+    v[np.abs(v) < _NEGLIGIBLE] = 0.0
     x, y, z = v.T
     zeta = np.abs(z)
     up, down = np.maximum(v[:, :2], 0.0).T, np.maximum(-v[:, :2], 0.0).T
@@ -192,7 +201,7 @@ class PowerProjection:
 
 
 @dataclass(frozen=True)
-class Power:
+class Power(ConeDefaults):
     """Power cones, each with its own exponent.
 
     Parameters
@@ -210,13 +219,37 @@ class Power:
         """How many cones the group holds."""
         return len(self.alphas)
 
+    @property
+    def group_key(self) -> Hashable:
+        """The same for all power cones: each cone of a group has its own exponent."""
+        return Power
+
+    def join(self, others: Sequence[Any]) -> Power:
+        """Return the group of all these cones."""
+        return Power(sum((other.alphas for other in others), self.alphas))
+
     @cached_property
     def _exponents(self) -> Array:
         return np.array(self.alphas, dtype=float)
 
+    def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
+        """Scale x and y by a power of two each, and z by the product of their powers.
+
+        The projection has x and y to full precision however small they are, so that a ratio up to
+        2^(2 ROUNDING) still counts.
+        """
+        y, s = np.maximum(y[..., :2], 0), np.maximum(s[..., :2], 0)
+        factors = equalising_factor(y, s, least_y[..., :2], least_s[..., :2], 2 * ROUNDING)
+        a = np.abs(self._exponents)
+        last = factors[..., 0] ** a * factors[..., 1] ** (1 - a)
+        return Automorphism(np.concatenate([factors, last[..., None]], axis=-1))
+
     def project_dual(self, v: Array, near: Array | None = None) -> PowerProjection:
-        """Project v, of shape (..., count, 3): minus the projection of -v onto the polar of K_a for a
-        power cone, the projection onto K_a itself for a dual one."""
+        """Project v, of shape (..., count, 3).
+
+        The result is minus the projection of -v onto the polar of K_a for a power cone, and the projection
+        of v onto K_a for a dual one.
+        """
         alpha = np.broadcast_to(self._exponents, v.shape[:-1]).ravel()
         dual = alpha > 0
         sign = np.where(dual, -1.0, 1.0)[:, None]

@@ -1,27 +1,23 @@
-"""The product of cones that a program has: offsets, grouping, and SCS's dictionary of cones.
+"""The product of the cones of a program: row numbers, groups of equal cones, SCS's dictionary of cones.
 
-This is the only place where rows are counted. Rows are in SCS's order: z, l, box, q, s, cs, ep, ed, p.
+Rows are counted in this module only. They are in the order of the registry, which is SCS's: z, l, box, q, s,
+cs, ep, ed, p.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones._parse import parsed
+from conediff.cones import registry
 from conediff.cones.base import Array, Cone, ConeDerivative, DiagonalDerivative, Projection
-from conediff.cones.box import Box
-from conediff.cones.exponential import DualExponential, Exponential
-from conediff.cones.linear import NonNegative, Zero
-from conediff.cones.power import Power
-from conediff.cones.psd import PSD, ComplexPSD
-from conediff.cones.second_order import SecondOrder
+from conediff.cones.registry import Kind
 from conediff.errors import ConeError
 
 Indices = NDArray[np.intp]
@@ -47,7 +43,7 @@ class ProductDerivative:
 
     @cached_property
     def margin(self) -> Array:
-        """Distance of v to the nearest kink, shape (...); inf where there is none to come near to."""
+        """Distance of v to the nearest kink, shape (...); inf where Π has no kink."""
         result = np.full(self.batch, np.inf)
         for _, _, derivative in self.groups:
             result = np.minimum(result, derivative.margin.min(axis=-1, initial=np.inf))
@@ -55,7 +51,7 @@ class ProductDerivative:
 
     @cached_property
     def diagonal(self) -> Array | None:
-        """D's diagonal, shape (..., m), where that is all there is; it is zeros and ones, so that S = D."""
+        """D's diagonal, shape (..., m), if D consists of zeros and ones there, so that S = D; else None."""
         if not all(isinstance(derivative, DiagonalDerivative) for _, _, derivative in self.groups):
             return None
         return self._each([derivative.apply for _, _, derivative in self.groups], np.ones(self.cone.dim))
@@ -89,7 +85,7 @@ class ProductProjection:
     cone : ProductCone
     point : array, shape (..., m)
     groups : tuple of Projection
-        One for each of `ProductCone.groups`.
+        One for each group of `ProductCone.groups`.
     """
 
     cone: ProductCone
@@ -107,7 +103,7 @@ class ProductProjection:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the rows of a group are: ``shape`` is (count, dim)."""
+    """The rows of a group; ``shape`` is (count, dim)."""
 
     rows: Rows
     shape: tuple[int, ...]
@@ -131,27 +127,12 @@ class ProductCone:
 
     Parameters
     ----------
-    z, l, ep, ed : int
-        Numbers of rows of the zero and nonnegative cones; numbers of exponential and dual exponential
-        cones.
-    bl, bu : tuple of float
-        Bounds of the box cone; there is none where they are None.
-    q, s, cs : tuple of int
-        Rows of the second-order cones, orders of the real and of the complex PSD cones.
-    p : tuple of float
-        Exponents of the power cones, negative for dual ones.
+    sizes : tuple of (str, value)
+        Keys of SCS's dictionary with their parsed values (an int or a tuple), in the order of the registry.
+        Keys without a cone are left out, so that equal products are equal values.
     """
 
-    z: int = 0
-    l: int = 0  # noqa: E741 (SCS's name)
-    bl: tuple[float, ...] | None = None
-    bu: tuple[float, ...] | None = None
-    q: tuple[int, ...] = ()
-    s: tuple[int, ...] = ()
-    cs: tuple[int, ...] = ()
-    ep: int = 0
-    ed: int = 0
-    p: tuple[float, ...] = ()
+    sizes: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, cones: Mapping[str, Any]) -> ProductCone:
@@ -160,20 +141,38 @@ class ProductCone:
         Parameters
         ----------
         cones : mapping
-            Keys among z, l, bl, bu, q, s, cs, ep, ed, p; a missing one means that there are none.
+            Keys among z, l, bl, bu, q, s, cs, ep, ed, p. A missing key, or None, means that there is no such
+            cone.
 
         Raises
         ------
         ConeError
             If a key is unknown, or a value is not what SCS accepts.
         """
-        return cls(**parsed(cones, [field.name for field in fields(cls)]))
+        known = [key for kind in registry.KINDS for key in kind.keys]
+        # cvxpy lists all kinds that it knows; an unknown key with an empty list has no cone and is ignored.
+        unknown = [
+            key for key, value in cones.items() if key not in known and (np.ndim(value) == 0 or len(value))
+        ]
+        if unknown:
+            *names, last = [kind.name for kind in registry.KINDS]
+            raise ConeError(
+                f"unknown cone {unknown[0]!r}; the known ones are {', '.join(known)}: "
+                f"{', '.join(names)}, and {last}"
+            )
+        return cls(tuple(item for kind in registry.KINDS for item in kind.read(cones).items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return SCS's dictionary: only the cones that there are, lists in place of tuples."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        listed = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return {key: value for key, value in listed.items() if value}
+        """Return the dictionary that `from_dict` reads, without absent cones, lists in place of tuples."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.sizes}
+
+    def to_scs(self) -> dict[str, Any]:
+        """Return the dictionary that SCS reads; `Kind.scs` says where it differs from `to_dict`."""
+        result: dict[str, Any] = {}
+        for kind, values in self._kinds:
+            for key, value in kind.entries(*values).items():
+                result[key] = result[key] + value if key in result else value
+        return result
 
     @cached_property
     def dim(self) -> int:
@@ -182,27 +181,34 @@ class ProductCone:
 
     @cached_property
     def groups(self) -> tuple[tuple[Cone, Indices], ...]:
-        """Groups of equal cones, each with its rows (count, dim) among the m; the same rows once only.
+        """Groups of equal cones, each with its rows (count, dim) among the m rows.
 
-        Equal cones are together also where others stand between them.
+        Equal cones are in one group even if other cones stand between them.
         """
-        gathered: dict[tuple[type, int], list[tuple[Cone, int]]] = {}
+        gathered: dict[Hashable, list[tuple[Cone, int]]] = {}
         for cone, offset in self._blocks():
-            gathered.setdefault((type(cone), cone.dim), []).append((cone, offset))
+            gathered.setdefault((type(cone), cone.group_key), []).append((cone, offset))
         return tuple(_group(members) for members in gathered.values())
 
     @cached_property
     def places(self) -> tuple[_Place, ...]:
-        """Where the rows of each group are, as slices where possible."""
+        """The rows of each group, as slices where possible."""
         return tuple(_Place.of(rows) for _, rows in self.groups)
 
     @property
     def pileable(self) -> bool:
-        """Whether several copies make a cone that SCS takes: it has room for one box cone only."""
-        return self.bl is None
+        """Whether SCS accepts several copies of the cone in one program: it takes at most one box cone."""
+        return not any(kind.single for kind, _ in self._kinds)
+
+    @property
+    def remembered_by_scs(self) -> bool:
+        """Whether SCS's projection starts from its result in the previous call, as it does for a box cone."""
+        return any(kind.remembered for kind, _ in self._kinds)
 
     def project_dual(self, v: Array, near: Array | None = None) -> ProductProjection:
-        """Project v, of shape (..., m), onto the dual cone; ``near``, of that shape, is about the result.
+        """Project v, of shape (..., m), onto the dual cone.
+
+        ``near``, of the same shape, is a guess of the result; see `Cone.project_dual`.
 
         Raises
         ------
@@ -219,7 +225,7 @@ class ProductCone:
         return ProductProjection(self, point, tuple(projections))
 
     def pile(self, count: int) -> tuple[ProductCone, Indices]:
-        """Stack copies of the cone, cones of one kind together as SCS's order has them.
+        """Lay several copies of the cone down one block diagonal, with the cones of each kind together.
 
         Parameters
         ----------
@@ -229,12 +235,12 @@ class ProductCone:
         -------
         cone : ProductCone
         rows : array of int, shape (count, m)
-            The row of the pile at which row r of copy i stands.
+            Entry (i, r) is the row of the pile that holds row r of copy i.
 
         Raises
         ------
         ConeError
-            If there is a box cone and more than one copy.
+            If there is more than one copy and a cone of which SCS takes only one.
         """
         if count == 1:
             return self, np.arange(self.dim)[None, :]
@@ -242,71 +248,58 @@ class ProductCone:
             raise ConeError("programs with a box cone cannot be piled: SCS takes one box cone only")
         rows = np.empty((count, self.dim), dtype=np.intp)
         start = 0
-        for size in self._kind_sizes():
+        for kind, values in self._kinds:
+            size = sum(cone.count * cone.dim for cone in kind.cones(*values))
             local = np.arange(count * size).reshape(count, size)
             rows[:, start : start + size] = count * start + local
             start += size
-        values = {name: getattr(self, name) for name in ("z", "l", "q", "s", "cs", "ep", "ed", "p")}
-        return ProductCone(**{name: value * count for name, value in values.items()}), rows
+        return ProductCone(tuple((key, value * count) for key, value in self.sizes)), rows
 
     def __reduce__(self) -> tuple[type[ProductCone], tuple[Any, ...]]:
-        """Pickle the sizes alone, not the rows found from them."""
-        return ProductCone, tuple(getattr(self, field.name) for field in fields(self))
+        """Pickle the sizes alone, without the cached row numbers."""
+        return ProductCone, (self.sizes,)
 
     def checked(self, v: Array) -> Array:
-        """Return v as floats, if its last axis is m long."""
+        """Return v as floats.
+
+        Raises
+        ------
+        ConeError
+            If the last axis of v is not m long.
+        """
         v = np.asarray(v, dtype=np.float64)
         if v.ndim == 0 or v.shape[-1] != self.dim:
             raise ConeError(f"the cones have {self.dim} rows in all, but the array has shape {v.shape}")
         return v
 
+    @property
+    def _kinds(self) -> list[tuple[Kind, list[Any]]]:
+        """The kinds of cones that are present, in the order of their rows, with the values of their keys."""
+        values = dict(self.sizes)
+        kinds = [
+            (kind, [values[key] for key in kind.keys]) for kind in registry.KINDS if kind.keys[0] in values
+        ]
+        if sum(len(kind.keys) for kind, _ in kinds) != len(values):
+            raise ConeError(f"the cones {', '.join(values)} are not all in conediff.cones.registry")
+        return kinds
+
     def _blocks(self) -> Iterator[tuple[Cone, int]]:
-        """The cones in the order of their rows, each with its first row; equal neighbours as one."""
+        """The cones in the order of their rows, each with its first row; runs of equal cones as one group."""
         offset = 0
-        for kind in self._kinds():
-            for cone in kind:
+        for kind, values in self._kinds:
+            for cone in kind.cones(*values):
                 if cone.count * cone.dim:
                     yield cone, offset
                     offset += cone.count * cone.dim
 
-    def _kinds(self) -> Iterator[list[Cone]]:
-        """The cones, one list for each of SCS's kinds."""
-        yield [Zero(self.z)]
-        yield [NonNegative(self.l)]
-        yield [Box(self.bl, self.bu)] if self.bl is not None and self.bu is not None else []
-        yield [SecondOrder(count, dim) for count, dim in _runs(self.q)]
-        yield [PSD(count, order) for count, order in _runs(self.s)]
-        yield [ComplexPSD(count, order) for count, order in _runs(self.cs)]
-        yield [Exponential(self.ep)]
-        yield [DualExponential(self.ed)]
-        yield [Power(self.p)]
-
-    def _kind_sizes(self) -> list[int]:
-        return [sum(cone.count * cone.dim for cone in kind) for kind in self._kinds()]
-
-
-def _runs(sizes: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """(length, value) of the runs of equal values."""
-    start = 0
-    for stop in range(1, len(sizes) + 1):
-        if stop == len(sizes) or sizes[stop] != sizes[start]:
-            yield stop - start, sizes[start]
-            start = stop
-
 
 def _group(members: list[tuple[Cone, int]]) -> tuple[Cone, Indices]:
-    """Join runs of equal cones into one group."""
+    """Join groups of equal cones, each given with its first row, into one group with its rows."""
     blocks = [
         offset + np.arange(cone.count * cone.dim, dtype=np.intp).reshape(cone.count, cone.dim)
         for cone, offset in members
     ]
     rows = np.concatenate(blocks)
     rows.setflags(write=False)
-    cone = members[0][0]
-    if len(members) == 1:
-        return cone, rows
-    if isinstance(cone, SecondOrder):
-        return SecondOrder(len(rows), cone.dim), rows
-    if isinstance(cone, (PSD, ComplexPSD)):
-        return type(cone)(len(rows), cone.order), rows
-    raise AssertionError(f"cones of type {type(cone).__name__} stand together already")
+    first, *others = (cone for cone, _ in members)
+    return (first.join(others) if others else first), rows

@@ -1,8 +1,8 @@
 """Cones of positive semidefinite matrices, real symmetric and complex Hermitian.
 
-A symmetric matrix X is held as svec(X): its lower triangle column by column, entries off the diagonal
-times √2, so that <svec X, svec Y> = tr XY. A Hermitian one likewise, an entry off the diagonal being
-held as √2 Re, √2 Im. These are SCS's layouts of ``s`` and ``cs``.
+A symmetric matrix X is stored as svec(X): its lower triangle column by column, entries off the diagonal
+times √2, so that <svec X, svec Y> = tr XY. A Hermitian matrix is stored likewise, an entry off the diagonal
+as two numbers, √2 Re and √2 Im. These are SCS's layouts of ``s`` and ``cs``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones.base import Array
+from conediff.cones.base import Array, ConeDefaults, DerivativeDefaults
 
 Matrix = NDArray[Any]  # real symmetric or complex Hermitian
 
@@ -22,7 +22,7 @@ _ROOT2 = np.sqrt(2.0)
 
 
 class _Layout(NamedTuple):
-    """Where the entries of a triangle stand in its vector."""
+    """Positions of the entries of a triangle in its vector."""
 
     row: NDArray[np.intp]  # of the entries below the diagonal, column by column
     column: NDArray[np.intp]
@@ -97,7 +97,7 @@ def _pack(X: Matrix, complex_: bool) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class PSDDerivative:
+class PSDDerivative(DerivativeDefaults):
     r"""D(H) = Q (Ω ∘ (Q* H Q)) Q*, with X = Q diag(λ) Q*; S has √Ω in place of Ω.
 
     Source: Malick and Sendov 2006 (Clarke generalized Jacobian of the projection onto the cone of
@@ -128,7 +128,7 @@ class PSDDerivative:
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim).
 
-        The eigenvectors of D are the Q B Q*, with B the orthonormal basis that svec defines.
+        The eigenvectors of D are Q B Q*, for all B in the orthonormal basis that svec defines.
         """
         order, complex_ = self.Q.shape[-1], np.iscomplexobj(self.Q)
         row, column = _layout(order, complex_).owner
@@ -166,7 +166,7 @@ class PSDProjection:
     Q: Matrix
 
     def derivative(self) -> PSDDerivative:
-        """Return D; it has a kink where an eigenvalue is zero."""
+        """Return D; Π has a kink where an eigenvalue is zero."""
         positive = np.maximum(self.eigenvalues, 0.0)
         negative = np.maximum(-self.eigenvalues, 0.0)
         size = positive[..., :, None] + negative[..., None, :]
@@ -180,7 +180,7 @@ class PSDProjection:
 
 
 def _project(v: Array, order: int, complex_: bool) -> PSDProjection:
-    finite = np.isfinite(v).all(axis=-1, keepdims=True)  # one bad element must not stop a whole batch
+    finite = np.isfinite(v).all(axis=-1, keepdims=True)  # eigh raises for the whole batch otherwise
     eigenvalues, Q = np.linalg.eigh(_unpack(np.where(finite, v, 0.0), order, complex_))
     eigenvalues = np.where(finite, eigenvalues, np.nan)
     point = _pack((Q * np.maximum(eigenvalues, 0.0)[..., None, :]) @ _adjoint(Q), complex_)
@@ -188,7 +188,7 @@ def _project(v: Array, order: int, complex_: bool) -> PSDProjection:
 
 
 @dataclass(frozen=True)
-class PSD:
+class PSD(ConeDefaults):
     """``count`` cones of symmetric positive semidefinite matrices, each its own dual.
 
     Parameters
@@ -208,7 +208,7 @@ class PSD:
 
     @property
     def diagonal(self) -> bool:
-        """Only matrices of one row have a diagonal D."""
+        """Whether the matrices have one row."""
         return self.order == 1
 
     def project_dual(self, v: Array, near: Array | None = None) -> PSDProjection:
@@ -217,7 +217,7 @@ class PSD:
 
 
 @dataclass(frozen=True)
-class ComplexPSD:
+class ComplexPSD(ConeDefaults):
     """``count`` cones of Hermitian positive semidefinite matrices, each its own dual.
 
     Parameters
@@ -237,7 +237,7 @@ class ComplexPSD:
 
     @property
     def diagonal(self) -> bool:
-        """Only matrices of one row have a diagonal D."""
+        """Whether the matrices have one row."""
         return self.order == 1
 
     def project_dual(self, v: Array, near: Array | None = None) -> PSDProjection:

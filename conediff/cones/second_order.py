@@ -3,69 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones.base import Array
+from conediff.cones.base import Array, ConeDefaults, DerivativeDefaults, LowRankPart
 
-_SAFE = 1e-280  # squares outside [_SAFE, 1 / _SAFE] have lost digits, or are about to
+# Squared norms outside [_SAFE, 1 / _SAFE] are computed again with scaled entries, because squares of single
+# entries below 2e-308 or above 2e308 have lost digits. 1e-280 leaves 28 decades for entries smaller than the
+# largest.
+_SAFE = 1e-280
 
 
 @dataclass(frozen=True, eq=False)
-class SecondOrderDerivative:
-    r"""D of second-order cones by its eigenvalues: O(dim) to hold and to apply.
+class SecondOrderDerivative(DerivativeDefaults):
+    r"""D of second-order cones by its eigenvalues: O(dim) numbers, O(dim) operations to apply.
 
-    With u = v1/|v1|, D has the eigenvectors (1, u)/√2 and (1, -u)/√2 with eigenvalues ``along`` and
-    ``across``, and (0, w) for all w orthogonal to u with the eigenvalue ``around``.
+    With u = v1/|v1|, D has the eigenvector (1, u)/√2 with eigenvalue ``eig_plus``, the eigenvector (1, -u)/√2
+    with eigenvalue ``eig_minus``, and all (0, w) with w orthogonal to u with eigenvalue ``eig_orthogonal``.
 
     Parameters
     ----------
     u : array, shape (..., count, dim - 1)
         Unit vectors, or zero where v1 = 0 (there the three eigenvalues are equal).
-    along, across, around : array, shape (..., count)
+    eig_plus, eig_minus, eig_orthogonal : array, shape (..., count)
     margin : array, shape (..., count)
     """
 
     u: Array
-    along: Array
-    across: Array
-    around: Array
+    eig_plus: Array
+    eig_minus: Array
+    eig_orthogonal: Array
     margin: Array
 
     def apply(self, h: Array) -> Array:
         """Return D h, for h of shape (..., count, dim)."""
-        return _apply(self.u, self.along, self.across, self.around, h)
+        return _apply(self.u, self.eig_plus, self.eig_minus, self.eig_orthogonal, h)
 
     def apply_root(self, h: Array) -> Array:
-        """Return S h; ``along`` and ``across`` are 0 or 1, their own roots."""
-        return _apply(self.u, self.along, self.across, np.sqrt(self.around), h)
+        """Return S h; ``eig_plus`` and ``eig_minus`` are 0 or 1 and so equal their roots."""
+        return _apply(self.u, self.eig_plus, self.eig_minus, np.sqrt(self.eig_orthogonal), h)
 
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim)."""
-        D = _block(self.u, self.along, self.across, self.around)
-        return D, _block(self.u, self.along, self.across, np.sqrt(self.around))
+        D = _block(self.u, self.eig_plus, self.eig_minus, self.eig_orthogonal)
+        return D, _block(self.u, self.eig_plus, self.eig_minus, np.sqrt(self.eig_orthogonal))
+
+    @property
+    def low_rank(self) -> LowRankPart:
+        """``eig_orthogonal`` I, and the two eigenvectors (1, u)/√2 and (1, -u)/√2."""
+        return LowRankPart(
+            self.eig_orthogonal, np.stack([self.eig_plus, self.eig_minus], axis=-1), self._eigenvectors
+        )
+
+    def _eigenvectors(self) -> Array:
+        """(1, u)/√2 and (1, -u)/√2, shape (..., count, 2, dim)."""
+        vectors = np.empty((*self.u.shape[:-1], 2, self.u.shape[-1] + 1))
+        vectors[..., 0] = np.sqrt(0.5)
+        vectors[..., 0, 1:], vectors[..., 1, 1:] = np.sqrt(0.5) * self.u, -np.sqrt(0.5) * self.u
+        return vectors
+
+    def replacement_eigenvalue(self, shape: tuple[int, ...]) -> Array:
+        """Return ``eig_orthogonal``, so that a I differs from D by a matrix of rank two for each cone."""
+        return self.eig_orthogonal[..., None]
 
 
-def _apply(u: Array, along: Array, across: Array, around: Array, h: Array) -> Array:
+def _apply(u: Array, eig_plus: Array, eig_minus: Array, eig_orthogonal: Array, h: Array) -> Array:
     h0, h1 = h[..., 0], h[..., 1:]
     radial = _dot(u, h1)
-    plus, minus = along * (h0 + radial) / 2, across * (h0 - radial) / 2
+    plus, minus = eig_plus * (h0 + radial) / 2, eig_minus * (h0 - radial) / 2
     result = np.empty(np.broadcast_shapes(h.shape, (*u.shape[:-1], h.shape[-1])))
     result[..., 0] = plus + minus
-    result[..., 1:] = (plus - minus - around * radial)[..., None] * u + around[..., None] * h1
+    result[..., 1:] = (plus - minus - eig_orthogonal * radial)[..., None] * u + eig_orthogonal[..., None] * h1
     return result
 
 
-def _block(u: Array, along: Array, across: Array, around: Array) -> Array:
+def _block(u: Array, eig_plus: Array, eig_minus: Array, eig_orthogonal: Array) -> Array:
     dim = u.shape[-1] + 1
     block = np.empty((*u.shape[:-1], dim, dim))
-    mean, half = (along + across) / 2, (along - across) / 2
-    block[..., 0, 0] = np.where(_dot(u, u) > 0, mean, around)
+    mean, half = (eig_plus + eig_minus) / 2, (eig_plus - eig_minus) / 2
+    block[..., 0, 0] = np.where(_dot(u, u) > 0, mean, eig_orthogonal)
     block[..., 0, 1:] = block[..., 1:, 0] = half[..., None] * u
-    block[..., 1:, 1:] = ((mean - around)[..., None] * u)[..., None] * u[..., None, :]
+    block[..., 1:, 1:] = ((mean - eig_orthogonal)[..., None] * u)[..., None] * u[..., None, :]
     diagonal = np.arange(1, dim)
-    block[..., diagonal, diagonal] += around[..., None]
+    block[..., diagonal, diagonal] += eig_orthogonal[..., None]
     return block
 
 
@@ -108,14 +130,14 @@ class SecondOrderProjection:
         positive = np.where(norm > 0, norm, 1.0)
         u = self.v[..., 1:] / positive[..., None]
         inside, outside = self.inside.astype(np.float64), self.outside.astype(np.float64)
-        settled = self.inside | self.outside
-        around = np.where(settled, inside, (1 + v0 / np.where(settled, 1.0, norm)) / 2)
+        linear = self.inside | self.outside
+        eig_orthogonal = np.where(linear, inside, (1 + v0 / np.where(linear, 1.0, norm)) / 2)
         margin = np.abs(np.abs(v0) - norm) / np.sqrt(2)
-        return SecondOrderDerivative(u, 1 - outside, inside, np.clip(around, 0, 1), margin)
+        return SecondOrderDerivative(u, 1 - outside, inside, np.clip(eig_orthogonal, 0, 1), margin)
 
 
 @dataclass(frozen=True)
-class SecondOrder:
+class SecondOrder(ConeDefaults):
     """``count`` second-order cones of ``dim`` rows (v0, v1), each its own dual.
 
     Parameters
@@ -128,9 +150,14 @@ class SecondOrder:
     count: int
     dim: int
 
+    # Rows above which a cone's block is not formed in K. Lower than for other cones, because the matrix
+    # formed instead differs from K by a low rank, so that no GMRES is needed. Larger: more memory and
+    # factorisation time, which grow with its square; smaller: more corrections by low rank.
+    dense_limit: ClassVar[int] = 100
+
     @property
     def diagonal(self) -> bool:
-        """Only cones of one row have a diagonal D."""
+        """Whether the cones have one row."""
         return self.dim == 1
 
     def project_dual(self, v: Array, near: Array | None = None) -> SecondOrderProjection:
@@ -139,8 +166,8 @@ class SecondOrder:
         norm = _norm(v1)
         inside, outside = v0 > norm, v0 <= -norm
         height = v0 / 2 + norm / 2
-        settled = inside | outside
-        stretch = np.where(settled, 1.0, height / np.where(settled, 1.0, norm))
+        linear = inside | outside
+        stretch = np.where(linear, 1.0, height / np.where(linear, 1.0, norm))
         point = v * np.where(outside, 0.0, stretch)[..., None]
         point[..., 0] = np.where(inside, v0, np.where(outside, 0.0, height))
         return SecondOrderProjection(v, point, norm, inside, outside)

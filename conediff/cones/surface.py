@@ -1,10 +1,10 @@
-r"""What three-dimensional cones with a smooth surface share.
+r"""DΠ of three-dimensional cones with a smooth surface, by its eigenvalues.
 
 A point v outside both K and its polar is the sum of its projections onto them, v = p + n with p
-orthogonal to n. Both are known to stay where v moves along them (Π is homogeneous of degree one), so
-that DΠ_K has the eigenvectors p, n and p x n with the eigenvalues 1, 0 and 1/(1 + κ): κ is the curvature
-of the surface at p, times |n|, in the direction p x n. The derivative of the projection onto the polar
-is the complement: 0, 1 and κ/(1 + κ).
+orthogonal to n. Π is homogeneous of degree one, so DΠ_K has the eigenvectors p and n with eigenvalues 1 and
+0. Its third eigenvector is p x n with eigenvalue 1/(1 + κ), where κ is |n| times the curvature of the
+surface at p in the direction p x n. The derivative of the projection onto the polar is the complement, with
+eigenvalues 0, 1 and κ/(1 + κ).
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ class Eigenvalues:
 
     Parameters
     ----------
-    frame : array, shape (N, 3, 3)
-        Orthonormal columns.
-    primal, polar : array, shape (N, 3)
-        Eigenvalues of the derivatives of the projections onto K and onto its polar; they add to one,
-        and both are kept because neither is to be found from the other without loss.
+    vectors : array, shape (N, 3, 3)
+        Orthonormal columns, the eigenvectors.
+    primal, polar : arrays, shape (N, 3)
+        Eigenvalues of the derivatives of the projections onto K and onto its polar. They add to one; both are
+        stored, because one minus a number near one loses digits.
     """
 
-    frame: Array
+    vectors: Array
     primal: Array
     polar: Array
 
     @classmethod
     def axes(cls, free: NDArray[np.bool_]) -> Eigenvalues:
         """Start from diagonal derivatives: ``free`` (N, 3) holds ones and zeros."""
-        frame = np.zeros((len(free), 3, 3))
-        frame[:, (0, 1, 2), (0, 1, 2)] = 1.0
+        vectors = np.zeros((len(free), 3, 3))
+        vectors[:, (0, 1, 2), (0, 1, 2)] = 1.0
         primal = free.astype(np.float64)
-        return cls(frame, primal, 1 - primal)
+        return cls(vectors, primal, 1 - primal)
 
     def put(self, where: NDArray[np.intp], p: Array, n: Array, kappa: Array) -> None:
         """Fill in points on the surface: unit vectors p and n, shape (k, 3), and κ, shape (k,)."""
-        frame = np.empty((len(p), 3, 3))
-        frame[:, :, 0], frame[:, :, 1] = p, n
-        frame[:, 0, 2] = p[:, 1] * n[:, 2] - p[:, 2] * n[:, 1]
-        frame[:, 1, 2] = p[:, 2] * n[:, 0] - p[:, 0] * n[:, 2]
-        frame[:, 2, 2] = p[:, 0] * n[:, 1] - p[:, 1] * n[:, 0]
-        self.frame[where] = frame
+        vectors = np.empty((len(p), 3, 3))
+        vectors[:, :, 0], vectors[:, :, 1] = p, n
+        vectors[:, 0, 2] = p[:, 1] * n[:, 2] - p[:, 2] * n[:, 1]
+        vectors[:, 1, 2] = p[:, 2] * n[:, 0] - p[:, 0] * n[:, 2]
+        vectors[:, 2, 2] = p[:, 0] * n[:, 1] - p[:, 1] * n[:, 0]
+        self.vectors[where] = vectors
         with np.errstate(divide="ignore"):
             bent = np.stack([1 / (1 + kappa), 1 / (1 + 1 / kappa)])
         ones, zeros = np.ones_like(kappa), np.zeros_like(kappa)
@@ -60,7 +60,7 @@ class Eigenvalues:
     def blocks(self, values: Array, shape: tuple[int, ...], margin: Callable[[], Array]) -> BlockDerivative:
         """Return D and S with these eigenvalues (N, 3), in a shape (..., count); ``margin`` returns (N,)."""
         root = np.sqrt(values)
-        D, S = (_squared(self.frame * part[:, None, :]) for part in (root, np.sqrt(root)))
+        D, S = (_squared(self.vectors * part[:, None, :]) for part in (root, np.sqrt(root)))
         return BlockDerivative(
             D.reshape(*shape, 3, 3), S.reshape(*shape, 3, 3), lambda: margin().reshape(shape)
         )

@@ -82,10 +82,10 @@ class ScaledObservability:
     scaling: ConeScaling
 
     def of_data(self, g: ConeData) -> NDArray[np.bool_]:
-        return self.unscaled.of_data(self.scaling.data_back(g))
+        return self.unscaled.of_data(self.scaling.unscale_cotangent(g))
 
     def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
-        return self.unscaled.of_solution(dx * self.scaling.columns, self.scaling.dual_back(dy))
+        return self.unscaled.of_solution(dx * self.scaling.columns, self.scaling.unscale_dual(dy))
 
     def take(self, index: NDArray[np.intp] | slice) -> Observability:
         return ScaledObservability(self.unscaled.take(index), self.scaling.take(index))

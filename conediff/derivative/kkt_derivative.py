@@ -108,13 +108,15 @@ class KKTDerivative:
             K at points nearby, of the unscaled programs.
         """
         scalings = solver.scalings
-        scaling = scalings.balancing(data, *point)
-        if observability is not None and not (scaling.trivial and scalings.structure is scalings.given):
+        scaling = scalings.primal_dual(data, *point)
+        if observability is not None and not (
+            scaling.trivial and scalings.scaled_structure is scalings.structure
+        ):
             observability = ScaledObservability(observability, scaling)
         x, y, s = point
-        there = Point(x / scaling.columns, scaling.dual(y), scaling.rows(s))
+        there = Point(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
         linearised = LinearisedKKT(
-            solver.system, scaling.data(data), there, nearby if scaling.trivial else None
+            solver.system, scaling.scale_data(data), there, nearby if scaling.trivial else None
         )
         return cls(linearised, scaling, method, observability)
 
@@ -129,15 +131,17 @@ class KKTDerivative:
         scaling, E = self.scaling, self.scaling.columns
         Px, Ax, Aty, b, c = products
         report = Report()
-        dx, dy, ds = self._jvp(Products(Px * E, scaling.rows(Ax), Aty * E, scaling.rows(b), c * E), report)
-        return Tangent(dx * E, scaling.dual_back(dy), scaling.rows_back(ds)), report
+        dx, dy, ds = self._jvp(
+            Products(Px * E, scaling.scale_slack(Ax), Aty * E, scaling.scale_slack(b), c * E), report
+        )
+        return Tangent(dx * E, scaling.unscale_dual(dy), scaling.unscale_slack(ds)), report
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Multipliers, Report]:
         """Apply the adjoint to cotangents of the solutions, shapes (B, n), (B, m), (B, m)."""
         scaling, E = self.scaling, self.scaling.columns
         report = Report()
-        r1, r2 = self._vjp(gx * E, scaling.rows(gy), scaling.dual(gs), report)
-        return Multipliers(r1 * E, scaling.dual_back(r2)), report
+        r1, r2 = self._vjp(gx * E, scaling.scale_slack(gy), scaling.scale_dual(gs), report)
+        return Multipliers(r1 * E, scaling.unscale_dual(r2)), report
 
     def diagnostics(self) -> Diagnostics:
         """Return how well the derivative is defined."""

@@ -41,3 +41,14 @@ RANK_TOLERANCE = 1e-11
 LEAST_SQUARES_TOLERANCE = 1e-13
 # Iterations of LSQR and LSMR per unknown, and at least in all, before they stop with a warning.
 ITERATIONS_PER_UNKNOWN, LEAST_ITERATIONS = 20, 1000
+
+# Rows of a cone from which on S A is computed by one matrix product for each cone, from a dense copy of its
+# rows of A; below, for all cones of a group together, entry by entry of A. Larger: more time per entry in
+# cones with full rows of A; smaller: more calls of NumPy for many small cones.
+DENSE_DIM = 12
+# Numbers in U, for the whole stack, up to which the low-rank correction is used (32 MiB; K₀⁻¹ U is as large).
+# Larger problems use GMRES.
+LOW_RANK_NUMBERS = 1 << 22
+# Columns of U, two for each eigenvector of each cone, up to which it is used: a factor takes one solve with K₀
+# for every column. Larger: factors cost more; smaller: more programs use GMRES.
+LOW_RANK_COLUMNS = 64

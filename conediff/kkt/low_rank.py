@@ -1,14 +1,15 @@
-r"""What large second-order cones have beyond a multiple of the identity: K by a matrix of low rank.
+r"""Woodbury correction for large cones: K = K₀ + U C Uᵀ.
 
-S of such a cone is √a I + V Γ V', and D = a I + V Δ V', with the two eigenvectors V that are not orthogonal
-to the axis; a is the eigenvalue of all others. Where K₀ is formed with √a and a alone,
+In large cones K₀ has a I and √a I in place of D and S (see `matrix`). If D = a I + V (Λ - a I) Vᵀ with few
+columns in V (`LowRankPart`; of a second-order cone two), then S = √a I + V (√Λ - √a I) Vᵀ and
 
 .. math::
     K = K_0 + U C U^\top, \qquad
     U = \begin{pmatrix} A^\top V & 0 \\ 0 & V \end{pmatrix}, \quad
-    C = \begin{pmatrix} 0 & \Gamma \\ \Gamma & \Delta \end{pmatrix},
+    C = \begin{pmatrix} 0 & \Gamma \\ \Gamma & \Lambda - a I \end{pmatrix}, \quad
+    \Gamma = \sqrt\Lambda - \sqrt{a} I.
 
-and K is solved with by K₀'s factor and a small matrix (Sherman, Morrison, Woodbury; Hager 1989).
+A solve with K is a solve with K₀ and one with a small matrix (Sherman, Morrison, Woodbury; Hager 1989).
 """
 
 from __future__ import annotations
@@ -17,41 +18,46 @@ from collections.abc import Callable
 
 import numpy as np
 
-from conediff.cones.second_order import SecondOrderDerivative
-from conediff.kkt.matrix import KKTOperator, is_large
-from conediff.program import Array
-
-# Numbers in U at most; and its columns, four for every cone.
-_MOST, _COLUMNS = 1 << 22, 64
+from conediff.cones import LowRankPart
+from conediff.kkt.constants import LOW_RANK_COLUMNS, LOW_RANK_NUMBERS
+from conediff.kkt.matrix import KKTOperator
+from conediff.program import Array, Indices
 
 
 class LowRank:
-    """Solve with K by solving with K₀, for a stack.
+    """Solve with K by solving with K₀, for a stack of programs.
 
     Parameters
     ----------
     operator : KKTOperator
-        K, whose large cones are second-order ones.
+        K.
+    parts : list of (rows, LowRankPart)
+        Rows (count, dim) and D of each group of large cones.
     back : callable
-        Solves with K₀, shapes (B, n + m).
+        Solves with K₀; takes and returns arrays of shape (B, n + m).
     """
 
-    def __init__(self, operator: KKTOperator, back: Callable[[Array], Array]) -> None:
-        U, C = _factors(operator)
+    def __init__(
+        self,
+        operator: KKTOperator,
+        parts: list[tuple[Indices, LowRankPart]],
+        back: Callable[[Array], Array],
+    ) -> None:
+        U, C = _factors(operator, parts)
         self._U, self._C = U, C
         self._W = np.stack([back(U[..., j]) for j in range(U.shape[-1])], axis=-1)
         self._G = np.eye(C.shape[-1]) + C @ (U.transpose(0, 2, 1) @ self._W)
 
     @classmethod
     def of(cls, operator: KKTOperator, back: Callable[[Array], Array]) -> LowRank | None:
-        """Set up, where all large cones are second-order ones and few; None otherwise."""
-        large = [(cone, group) for cone, _, group in operator.derivative.groups if is_large(cone)]
-        columns = 4 * sum(cone.count for cone, _ in large)
-        size = operator.derivative.batch[0] * (operator.n + operator.derivative.cone.dim) * columns
-        few = columns <= _COLUMNS and size <= _MOST
-        if not few or not all(isinstance(group, SecondOrderDerivative) for _, group in large):
+        """Return the correction; None if a large cone has no low-rank part, or U would be too large."""
+        large = [(rows, D.low_rank) for cone, rows, D in operator.derivative.groups if cone.is_large]
+        parts = [(rows, part) for rows, part in large if part is not None]
+        columns = 2 * sum(len(rows) * part.eigenvalues.shape[-1] for rows, part in parts)
+        numbers = operator.derivative.batch[0] * (operator.n + operator.derivative.cone.dim) * columns
+        if len(parts) < len(large) or columns > LOW_RANK_COLUMNS or numbers > LOW_RANK_NUMBERS:
             return None
-        return cls(operator, back)
+        return cls(operator, parts, back)
 
     def corrected(self, z: Array) -> Array:
         """Return K⁻¹ rhs for z = K₀⁻¹ rhs, shapes (B, n + m); NaN where K is singular."""
@@ -64,23 +70,19 @@ class LowRank:
         return solution
 
 
-def _factors(operator: KKTOperator) -> tuple[Array, Array]:
-    """U and C of every program, shapes (B, n + m, 4 k) and (B, 4 k, 4 k), k cones."""
-    derivative, n = operator.derivative, operator.n
-    count, m = derivative.batch[0], derivative.cone.dim
+def _factors(operator: KKTOperator, parts: list[tuple[Indices, LowRankPart]]) -> tuple[Array, Array]:
+    """Return U and C of every program, shapes (B, n + m, 2 r) and (B, 2 r, 2 r), for r eigenvectors."""
+    count, n, m = operator.derivative.batch[0], operator.n, operator.derivative.cone.dim
     columns, gammas, deltas = [], [], []
-    for cone, rows, group in derivative.groups:
-        if not is_large(cone) or not isinstance(group, SecondOrderDerivative):
-            continue
-        for k, place in enumerate(rows):
-            a = group.around[:, k]
-            for sign, eigenvalue in ((1.0, group.along[:, k]), (-1.0, group.across[:, k])):
-                v = np.zeros((count, m))
-                v[:, place[0]] = np.sqrt(0.5)
-                v[:, place[1:]] = sign * np.sqrt(0.5) * group.u[:, k]
-                columns.append(v)
-                gammas.append(eigenvalue - np.sqrt(a))  # eigenvalues of 0 and 1 are their own roots
-                deltas.append(eigenvalue - a)
+    for rows, part in parts:
+        vectors = part.vectors()
+        for k, i in np.ndindex(vectors.shape[1:3]):
+            v = np.zeros((count, m))
+            v[:, rows[k]] = vectors[:, k, i]
+            a, eigenvalue = part.eigenvalue[:, k], part.eigenvalues[:, k, i]
+            columns.append(v)
+            gammas.append(np.sqrt(eigenvalue) - np.sqrt(a))
+            deltas.append(eigenvalue - a)
     r = len(columns)
     U, C = np.zeros((count, n + m, 2 * r)), np.zeros((count, 2 * r, 2 * r))
     j = np.arange(r)

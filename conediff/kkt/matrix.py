@@ -1,13 +1,13 @@
-r"""The reduced symmetric system of the KKT residual: its sparsity once, its values for every program.
+r"""The reduced symmetric KKT matrix K: its sparsity, once for a structure, and its values for every program.
 
-With D = DΠ(v) = S S, everything that Newton's method and both modes of the derivative need is one
-symmetric matrix,
+With D = DΠ(v) = S S, Newton's method and both modes of the derivative solve linear systems with one symmetric
+matrix,
 
 .. math:: K = \begin{pmatrix} P & A^\top S \\ S A & D - I \end{pmatrix},
 
-whose sparsity depends on the structure alone (Healey, Nobel, Boyd 2025). Where Π of a cone has a dense
-derivative, S A fills a block of K. In large cones that would blow K up: there the matrix that is formed has
-one eigenvalue of D in place of D, and K itself is known as an operator only.
+whose sparsity depends on the structure alone (Healey, Nobel, Boyd 2025). For every cone whose D is dense, S A
+fills a block of K. Blocks of large cones (`Cone.is_large`) are not formed: the matrix K₀ that is formed has a
+I in place of such a block of D, with one eigenvalue a, and K itself is only applied to vectors.
 """
 
 from __future__ import annotations
@@ -17,28 +17,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conediff.cones import Cone, ProductDerivative, SecondOrder
-from conediff.cones.base import ConeDerivative
-from conediff.cones.second_order import SecondOrderDerivative
+from conediff.cones import Cone, ProductDerivative
+from conediff.kkt.constants import DENSE_DIM
 from conediff.program import Array, ConeData, Indices, Structure, union
-
-# Cones of more rows than this are not filled into K. For a second-order cone what is formed in its place
-# differs from K by a low rank, so that it pays early; for the others GMRES may take hundreds of steps.
-LARGE = 500
-LARGE_SECOND_ORDER = 100
-# Cones of this size are multiplied with A as dense blocks, smaller ones entry by entry.
-_DENSE_DIM = 12
 
 
 class KKTOperator:
-    """K of a stack of programs as a product, never formed.
+    """K of a stack of programs, applied to vectors without being formed.
 
     Parameters
     ----------
     structure : Structure
     data : ConeData
     derivative : ProductDerivative
-        D and S at v, for the same stack.
+        D and S of the same programs.
     """
 
     def __init__(self, structure: Structure, data: ConeData, derivative: ProductDerivative) -> None:
@@ -48,7 +40,7 @@ class KKTOperator:
         self.derivative = derivative
 
     def with_derivative(self, derivative: ProductDerivative) -> KKTOperator:
-        """Return K of the same data at another D."""
+        """Return K of the same data with another D."""
         operator = copy(self)
         operator.derivative = derivative
         return operator
@@ -57,18 +49,28 @@ class KKTOperator:
         """Return K z for z = (r, t), shape (B, n + m)."""
         r, t = z[:, : self.n], z[:, self.n :]
         root = self.derivative.apply_root
-        spread = root(t)
-        return np.hstack([self.P(r) + self.At(spread), root(self.A(r) + spread) - t])
+        St = root(t)
+        return np.hstack([self.P(r) + self.At(St), root(self.A(r) + St) - t])
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Where the entries of one group of cones stand, in A and in K.
+    """Positions of the entries of one group of cones, in A and in K.
 
-    ``entries`` (E,) index A's values, sorted by cone and column; ``cone`` and ``row`` say to which cone
-    of the group, and to which row of it, each belongs; ``starts`` (U,) begin the runs of one cone and
-    column, whose products with S go to ``targets`` (U, dim) of K. The upper triangle of D - I goes to
-    ``corner`` (count, dim (dim + 1) / 2).
+    Parameters
+    ----------
+    group : int
+        Index of the group in `ProductCone.groups`.
+    entries : int array, shape (E,)
+        Entries of A in the rows of the group, sorted by cone and column.
+    cone, row : int arrays, shape (E,)
+        The cone of the group that each belongs to, and the row within that cone.
+    starts : int array, shape (U,)
+        Where a run of entries of one cone and column begins.
+    targets : int array, shape (U, dim)
+        Entries of K that hold the product of S with each run.
+    corner : int array, shape (count, dim (dim + 1) / 2)
+        Entries of K that hold the upper triangle of D - I.
     """
 
     group: int
@@ -81,11 +83,22 @@ class _Block:
 
 
 class KKTPattern:
-    """The sparsity of K's upper triangle for one structure, and what fills it with values.
+    """The sparsity of the upper triangle of K (or K₀, if cones are large) for one structure, and its values.
 
     Parameters
     ----------
     structure : Structure
+
+    Attributes
+    ----------
+    size : int
+        n + m.
+    sign : array, shape (n + m,)
+        Signs of the pivots of K: n times 1, then m times -1.
+    indptr, indices, columns : int arrays
+        The sparsity, by columns: starts of columns, and row and column of each entry.
+    diagonal_at : int array, shape (n + m,)
+        Positions of the diagonal entries.
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -93,7 +106,7 @@ class KKTPattern:
         n, P, A = structure.n, structure.P, structure.A
         self.size = n + structure.m
         self.sign = np.where(np.arange(self.size) < n, 1.0, -1.0)
-        # Upper triangle by upper triangle: P, the diagonal, the rows of A in diagonal cones, the blocks.
+        # In this order: the upper triangle of P, the diagonal, rows of A in diagonal cones, blocks of others.
         self._P_entries = np.flatnonzero(P.indices <= P.columns)
         self._A_entries, self._A_rows, drafts = _split(structure)
         diagonal = np.arange(self.size)
@@ -117,16 +130,16 @@ class KKTPattern:
 
     @property
     def exact(self) -> bool:
-        """Whether the matrix is K itself: no cone is large."""
-        return not any(is_large(cone) for cone, _ in self.structure.cone.groups)
+        """Whether the matrix is K itself, because no cone is large."""
+        return not any(cone.is_large for cone, _ in self.structure.cone.groups)
 
     @property
     def nnz(self) -> int:
-        """Stored entries of the upper triangle of K."""
+        """Number of stored entries of the upper triangle."""
         return int(self.indices.size)
 
     def values(self, data: ConeData, derivative: ProductDerivative) -> Array:
-        """Fill K, or what stands for it, for a stack of programs.
+        """Compute the values of K, or of K₀ if cones are large, for a stack of programs.
 
         Returns
         -------
@@ -142,48 +155,38 @@ class KKTPattern:
             D, S = derivative.groups[block.group][2].dense()
             i, j = np.triu_indices(D.shape[-1])
             values[:, block.corner] = D[..., i, j] - (i == j)
-            product = _dense_product if D.shape[-1] >= _DENSE_DIM else _sparse_product
+            product = _dense_product if D.shape[-1] >= DENSE_DIM else _sparse_product
             values[:, block.targets] = product(block, data.A, S, count)
         return values
 
     def _diagonal(self, derivative: ProductDerivative) -> Array:
-        """D's diagonal, or what stands for it, where K's sparsity has no more; shape (B, m)."""
+        """D's diagonal in diagonal cones, and the replacement eigenvalue in large ones; shape (B, m)."""
         if derivative.diagonal is not None:
             return derivative.diagonal
         d = np.zeros((*derivative.batch, self.structure.m))
         for cone, rows, group in derivative.groups:
             if cone.diagonal:
                 d[:, rows] = group.apply(np.ones(rows.shape))
-            elif is_large(cone):
-                d[:, rows] = _usual_eigenvalue(group, rows.shape)
+            elif cone.is_large:
+                d[:, rows] = group.replacement_eigenvalue(rows.shape)
         return d
 
 
-def is_large(cone: Cone) -> bool:
-    """Whether the blocks of these cones are not filled into K."""
-    limit = LARGE_SECOND_ORDER if isinstance(cone, SecondOrder) else LARGE
-    return not cone.diagonal and cone.dim > limit
-
-
 def _stays_diagonal(cone: Cone) -> bool:
-    return cone.diagonal or is_large(cone)
-
-
-def _usual_eigenvalue(group: ConeDerivative, shape: tuple[int, int]) -> Array:
-    """An eigenvalue that stands for all of every D, shape (B, count, 1).
-
-    That of second-order cones which has all multiplicity but two: so what is formed differs from K by a
-    matrix of low rank. Otherwise the mean, estimated by one vector of random signs (Hutchinson).
-    """
-    if isinstance(group, SecondOrderDerivative):
-        return group.around[..., None]
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], shape)
-    mean: Array = np.clip((signs * group.apply(signs)).mean(axis=-1, keepdims=True), 0, 1)
-    return mean
+    """Whether the rows of these cones have a diagonal block in the matrix that is formed."""
+    return cone.diagonal or cone.is_large
 
 
 def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, Indices]]]:
-    """Sort A's entries into those of diagonal cones and, group by group, those of the others."""
+    """Split A's entries into those of cones that stay diagonal and, group by group, those of the others.
+
+    Returns
+    -------
+    entries, rows : int arrays
+        Entries of A in cones that stay diagonal, and their rows.
+    drafts : list of (_Block, rows)
+        One for each other group, still without positions in K.
+    """
     A, m = structure.A, structure.m
     group_of, cone_of, row_of = (np.zeros(m, dtype=np.intp) for _ in range(3))
     diagonal = np.zeros(m, dtype=bool)
@@ -209,7 +212,7 @@ def _split(structure: Structure) -> tuple[Indices, Indices, list[tuple[_Block, I
 
 
 def _sparse_product(block: _Block, A: Array, S: Array, count: int) -> Array:
-    """S A of many small cones, entry by entry; shape (B, U, dim)."""
+    """Return S A of many small cones, computed entry by entry; shape (B, U, dim)."""
     terms = S[:, block.cone, block.row, :] * A[:, block.entries, None]
     if block.starts.size == block.entries.size:
         return terms
@@ -217,7 +220,7 @@ def _sparse_product(block: _Block, A: Array, S: Array, count: int) -> Array:
 
 
 def _dense_product(block: _Block, A: Array, S: Array, count: int) -> Array:
-    """S A of a few large cones, cone by cone; shape (B, U, dim)."""
+    """Return S A of a few larger cones, computed cone by cone; shape (B, U, dim)."""
     result = np.empty((count, block.starts.size, S.shape[-1]))
     run = np.repeat(np.arange(block.starts.size), np.diff(np.append(block.starts, block.entries.size)))
     owner = block.cone[block.starts]

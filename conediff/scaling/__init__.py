@@ -1,7 +1,8 @@
-"""Changes of variables under which a cone program stays a cone program.
+"""Changes of variables that map a cone program to another cone program.
 
-``magnitude`` brings whole programs to numbers of ordinary size, ``automorphism`` has the linear maps that
-keep a cone, and ``cone_scaling`` uses them to make y and s of one size.
+``magnitude`` brings the data of whole programs to ordinary size by powers of two, and ``cone_scaling``
+applies automorphisms of the cones that make y and s about equally large. Each cone chooses its automorphism
+in its own file, see `conediff.cones.automorphism`.
 """
 
 from conediff.scaling.cone_scaling import ConeScaling, ConeScalings

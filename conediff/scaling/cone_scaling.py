@@ -1,13 +1,13 @@
-r"""ConeScalings: programs seen through automorphisms of their cones, in which y and s are of one size.
+r"""Cone scalings: automorphisms of the cones, under which y and s have about one size.
 
-With T an automorphism of the cone (see `cones.automorphism`) and E a diagonal of powers of two, the program
-of E P E, T A E, T b, E c has the solution
+With T an automorphism of the cone (see `conediff.cones.automorphism`) and E a diagonal of powers of two, the
+program of E P E, T A E, T b, E c has the solution
 
 .. math:: \hat x = E^{-1} x, \qquad \hat y = T^{-\top} y, \qquad \hat s = T s.
 
-v = y - s, which carries both, loses digits where one is much larger than the other; in the right frame it
-does not. Interior point methods for symmetric cones know this as Nesterov-Todd scaling. E makes up for
-what T does to the columns of A.
+v = y - s, which carries both, loses digits if one is much larger than the other; in a suitable scaling it
+does not. In interior-point methods for symmetric cones this is Nesterov-Todd scaling. E undoes what T does to
+the size of the columns of A.
 """
 
 from __future__ import annotations
@@ -19,36 +19,43 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.cones import Cone
+from conediff.cones import Automorphism, Cone
 from conediff.program import Array, ConeData, Indices, Pattern, Structure, union
-from conediff.scaling.automorphism import Automorphism, balancing, levelling, shear_rows
-
-# A part of less than this fraction of its sum has lost digits, and is not worth more.
-_CANCELLED = 2.0**6
-# ConeScalings whose diagonals differ by no more than this many doublings are as good as each other.
-_CLOSE = 4.0
-# Columns of A in the frame whose largest entries are within this factor of one are left alone.
-_ORDINARY = 2.0**4
+from conediff.scaling.constants import CANCELLED, CLOSE, ORDINARY_COLUMN
 
 
 @dataclass(frozen=True, eq=False)
-class _Shears:
-    """Where shears stand, k of them, and which entries of A they move.
+class Shears:
+    """The shears of one structure, and the entries of A that they add.
 
-    They add multiples of rows ``source`` (k,) to rows ``into`` (k,). ``taken`` (e,) are entries of A in rows
-    ``source``, ``which`` (e,) the shear that each belongs to, and ``given`` (e,) where on the lifted sparsity
-    it is added.
+    Parameters
+    ----------
+    into, source : int arrays, shape (k,)
+        Shear j adds a multiple of row ``source[j]`` to row ``into[j]``.
+    entries : int array, shape (e,)
+        Entries of A, on its own sparsity, in rows ``source``.
+    shear_of : int array, shape (e,)
+        The shear that moves each of these entries.
+    targets : int array, shape (e,)
+        The entries of the scaled A to which it adds them.
     """
 
     into: Indices
     source: Indices
-    taken: Indices
-    which: Indices
-    given: Indices
+    entries: Indices
+    shear_of: Indices
+    targets: Indices
+
+    def apply(self, w: Array, shear: Array, transposed: bool = False) -> Array:
+        """Return (I + shear) w, or (I + shear') w, as a new array; shapes (B, m) and (B, k)."""
+        into, source = (self.source, self.into) if transposed else (self.into, self.source)
+        w = np.array(np.broadcast_to(w, (max(len(w), len(shear)), w.shape[1])))
+        w[:, into] += shear * w[:, source]
+        return w
 
 
 class ConeScalings:
-    """The frames of programs of one structure.
+    """Finds scalings for programs of one structure.
 
     Parameters
     ----------
@@ -56,112 +63,127 @@ class ConeScalings:
 
     Attributes
     ----------
-    given, structure : Structure
-        As given, and with room in A for what shears fill in: mostly the same.
+    structure : Structure
+        As given.
+    scaled_structure : Structure
+        That of the scaled programs: the same, unless shears fill in entries of A.
+    shears : Shears
     identity : ConeScaling
-        That of the programs as they are.
+        T = I, E = I.
     """
 
     def __init__(self, structure: Structure) -> None:
-        self.given = structure
-        lifted, self._kept, self._shears = _lifted(structure)
+        self.structure = structure
+        A, self._kept, self.shears = _fill_in(structure)
         self._groups = [(cone, rows) for cone, rows in structure.cone.groups if not cone.diagonal]
         self.identity = ConeScaling(
             self,
             np.ones((1, structure.m)),
-            np.zeros((1, self._shears.into.size)),
+            np.zeros((1, self.shears.into.size)),
             np.ones((1, structure.n)),
         )
-        self.structure = (
-            structure if lifted is structure.A else Structure(structure.P, lifted, structure.cone)
-        )
+        self.scaled_structure = structure if A is structure.A else Structure(structure.P, A, structure.cone)
 
-    def balancing(self, data: ConeData, x: Array, y: Array, s: Array) -> ConeScaling:
-        """Return the frame in which y and s, of solutions (B, n), (B, m), (B, m), are of one size."""
-        nothing = np.zeros((1, self.given.m))
-        frame = self._balancing(data, y, s, nothing, nothing)
-        if frame.trivial:
-            return frame
-        # A slack that is left over from larger terms has lost its digits before, and a dual that is small
-        # beside the terms that it is added to has none that matter: there is nothing to gain.
-        A = self.given.A
+    def primal_dual(self, data: ConeData, x: Array, y: Array, s: Array) -> ConeScaling:
+        """Return the scaling under which y and s have about one size, cone by cone.
+
+        Parameters
+        ----------
+        data : ConeData
+        x, y, s : arrays, shapes (B, n), (B, m), (B, m)
+            Solutions.
+        """
+        zero = np.zeros((1, self.structure.m))
+        scaling = self._primal_dual(data, y, s, zero, zero)
+        if scaling.trivial:
+            return scaling
+        # A slack that is the difference of larger terms has lost its digits already, and the small digits of
+        # a dual do not matter beside larger terms that it is added to. No scaling is made for those.
+        A = self.structure.A
         matvec, rmatvec = A.products(np.abs(data.A))
+        P_matvec = self.structure.P.products(np.abs(data.P))[0]
         rows = matvec(np.abs(x)) + np.abs(data.b)
-        columns = rmatvec(np.abs(y)) + np.abs(data.c) + self.given.P.products(np.abs(data.P))[0](np.abs(x))
+        columns = rmatvec(np.abs(y)) + np.abs(data.c) + P_matvec(np.abs(x))
         with np.errstate(divide="ignore"):
             shares = 1 / _largest(np.abs(data.A) / columns[:, A.columns], A.indices, A.shape[0])
-        return self._balancing(data, y, s, shares / _CANCELLED, rows / _CANCELLED)
+        return self._primal_dual(data, y, s, shares / CANCELLED, rows / CANCELLED)
 
-    def _balancing(self, data: ConeData, y: Array, s: Array, least_y: Array, least_s: Array) -> ConeScaling:
-        def one(cone: Cone, rows: Indices) -> Automorphism | None:
-            return balancing(cone, y[:, rows], s[:, rows], least_y[:, rows], least_s[:, rows])
+    def _primal_dual(self, data: ConeData, y: Array, s: Array, least_y: Array, least_s: Array) -> ConeScaling:
+        def find(cone: Cone, rows: Indices) -> Automorphism | None:
+            return cone.primal_dual_scaling(y[:, rows], s[:, rows], least_y[:, rows], least_s[:, rows])
 
         with np.errstate(invalid="ignore"):
-            return self._frame(data, len(y), one)
+            return self._scaling(data, len(y), find)
 
-    def levelling(self, data: ConeData) -> ConeScaling:
-        """Return the frame in which rows of A in exponential cones are of ordinary size."""
+    def exponential_row_equilibration(self, data: ConeData) -> ConeScaling:
+        """Return the scaling that brings the last rows of exponential cones in A to ordinary size."""
+        A = self.structure.A
 
-        A = self.given.A
-
-        def one(cone: Cone, rows: Indices) -> Automorphism | None:
-            if shear_rows(cone) is None:
+        def find(cone: Cone, rows: Indices) -> Automorphism | None:
+            if cone.equilibrated_row is None:
                 return None
-            # Only these rows are looked at, for every solve comes by here.
+            # Every solve passes here, so only entries of A in these rows are read.
             place = np.full(A.shape[0], -1)
-            place[rows[:, 2]] = np.arange(len(rows))
-            mine = np.flatnonzero(place[A.indices] >= 0)
-            return levelling(cone, _largest(np.abs(data.A[:, mine]), place[A.indices[mine]], len(rows)))
+            place[rows[:, cone.equilibrated_row]] = np.arange(len(rows))
+            entries = np.flatnonzero(place[A.indices] >= 0)
+            return cone.row_equilibration(
+                _largest(np.abs(data.A[:, entries]), place[A.indices[entries]], len(rows))
+            )
 
-        return self._frame(data, len(data.A), one)
+        return self._scaling(data, len(data.A), find)
 
-    def _frame(
+    def _scaling(
         self, data: ConeData, count: int, find: Callable[[Cone, Indices], Automorphism | None]
     ) -> ConeScaling:
-        """Put T together from what is found for each group of cones, and find E for it where T is not one."""
+        """Assemble T from the results of ``find`` for each group; choose E for programs with T != I."""
         found = [(rows, find(cone, rows)) for cone, rows in self._groups]
         parts = [(rows, part) for rows, part in found if part is not None]
         if all((part.diagonal == 1).all() for _, part in parts):
             return self.identity
-        diagonal, shear = np.ones((count, self.given.m)), [np.zeros((count, 0))]
+        diagonal, shear = np.ones((count, self.structure.m)), [np.zeros((count, 0))]
         for rows, part in parts:
             diagonal[:, rows] = part.diagonal
             shear += [] if part.shear is None else [part.shear]
-        frame = replace(self.identity, diagonal=diagonal, shear=np.hstack(shear))
-        size = _largest(np.abs(frame.data(data).A), self.structure.A.columns, self.given.n)
-        strange = (size > 0) & ((size < 1 / _ORDINARY) | (size > _ORDINARY))
+        scaling = replace(self.identity, diagonal=diagonal, shear=np.hstack(shear))
+        size = _largest(np.abs(scaling.scale_data(data).A), self.scaled_structure.A.columns, self.structure.n)
+        strange = (size > 0) & ((size < 1 / ORDINARY_COLUMN) | (size > ORDINARY_COLUMN))
         strange &= (diagonal != 1).any(axis=1, keepdims=True)
         columns = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
-        return replace(frame, columns=columns)
+        return replace(scaling, columns=columns)
 
-    def lift(self, A: Array) -> Array:
-        """Lay values of A out on the sparsity of `structure`."""
-        if self.structure is self.given:
+    def insert_fill_in(self, A: Array) -> Array:
+        """Move values of A, (B, nnz), from its own sparsity to that of `scaled_structure`, with zeros."""
+        if self.scaled_structure is self.structure:
             return A
-        lifted = np.zeros((len(A), self.structure.A.nnz))
-        lifted[:, self._kept] = A
-        return lifted
+        filled = np.zeros((len(A), self.scaled_structure.A.nnz))
+        filled[:, self._kept] = A
+        return filled
 
-    def settle(self, A: Array) -> Array:
-        """Pick the values on the sparsity of `given` out of those on that of `structure`."""
-        return A if self.structure is self.given else A[:, self._kept]
+    def drop_fill_in(self, A: Array) -> Array:
+        """Select from values on the sparsity of `scaled_structure` those on A's own sparsity."""
+        return A if self.scaled_structure is self.structure else A[:, self._kept]
 
 
 @dataclass(frozen=True, eq=False)
 class ConeScaling:
-    """T for a stack of programs.
+    """T and E for a stack of programs.
+
+    T acts on slacks s, on b and on cotangents of y; its inverse transpose acts on duals y and on cotangents
+    of s.
 
     Parameters
     ----------
-    frames : ConeScalings
+    scalings : ConeScalings
+        Of the structure of the programs.
     diagonal : array, shape (B, m) or (1, m)
+        T's diagonal factor.
     shear : array, shape (B, k) or (1, k)
-        For each cone that has one.
+        The multiple that each of `ConeScalings.shears` adds.
     columns : array, shape (B, n) or (1, n)
         E's diagonal.
     """
 
-    frames: ConeScalings
+    scalings: ConeScalings
     diagonal: Array
     shear: Array
     columns: Array
@@ -172,79 +194,86 @@ class ConeScaling:
         return bool((self.diagonal == 1).all() and (self.shear == 0).all())
 
     def differs(self, other: ConeScaling) -> NDArray[np.bool_]:
-        """Which programs are seen quite differently in the other frame, shape (B,)."""
+        """Return which programs have a diagonal that differs by more than a factor of 16, shape (B,)."""
         apart = np.abs(np.log2(self.diagonal) - np.log2(other.diagonal))
-        result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > _CLOSE
+        result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > CLOSE
         return result
 
     def take(self, index: NDArray[np.intp] | slice) -> ConeScaling:
-        """Return the frame of the programs at these positions."""
+        """Return the scaling of the programs at these positions."""
         if len(self.diagonal) == 1:
             return self
-        return ConeScaling(self.frames, self.diagonal[index], self.shear[index], self.columns[index])
+        return ConeScaling(self.scalings, self.diagonal[index], self.shear[index], self.columns[index])
 
-    def data(self, data: ConeData) -> ConeData:
-        """Return the data in this frame, on the sparsity of `Frames.structure`."""
-        frames = self.frames
-        A, shears = frames.lift(data.A), frames._shears
+    def scale_data(self, data: ConeData) -> ConeData:
+        """Return the data of the scaled programs, on the sparsity of `ConeScalings.scaled_structure`."""
+        A, shears = self.scalings.insert_fill_in(data.A), self.scalings.shears
         if self.trivial:
             return ConeData(data.P, A, data.b, data.c)
         A = np.array(np.broadcast_to(A, (max(len(A), len(self.shear)), A.shape[1])))
-        A[:, shears.given] += self.shear[:, shears.which] * data.A[:, shears.taken]
-        return ConeData(data.P * self._both, A * self._sizes, self.rows(data.b), data.c * self.columns)
+        A[:, shears.targets] += self.shear[:, shears.shear_of] * data.A[:, shears.entries]
+        return ConeData(
+            data.P * self._P_factors,
+            A * self._A_factors,
+            self.scale_slack(data.b),
+            data.c * self.columns,
+        )
 
-    def data_back(self, g: ConeData) -> ConeData:
-        """Return cotangents of the data outside of the frame, on the sparsity of `Frames.given`."""
-        frames, shears = self.frames, self.frames._shears
+    def unscale_cotangent(self, g: ConeData) -> ConeData:
+        """Return cotangents of the given data from those of the scaled data: the adjoint of `scale_data`.
+
+        Parameters
+        ----------
+        g : ConeData
+            On the sparsity of `ConeScalings.scaled_structure`; the result is on that of
+            `ConeScalings.structure`.
+        """
+        scalings, shears = self.scalings, self.scalings.shears
         if self.trivial:
-            return ConeData(g.P, frames.settle(g.A), g.b, g.c)
-        scaled = g.A * self._sizes
-        A = np.array(frames.settle(scaled))
-        A[:, shears.taken] += self.shear[:, shears.which] * scaled[:, shears.given]
-        return ConeData(g.P * self._both, A, self.dual_back(g.b), g.c * self.columns)
+            return ConeData(g.P, scalings.drop_fill_in(g.A), g.b, g.c)
+        scaled = g.A * self._A_factors
+        A = np.array(scalings.drop_fill_in(scaled))
+        A[:, shears.entries] += self.shear[:, shears.shear_of] * scaled[:, shears.targets]
+        return ConeData(g.P * self._P_factors, A, self.unscale_dual(g.b), g.c * self.columns)
 
     @property
-    def _sizes(self) -> Array:
-        """What entries of A are multiplied with, on the sparsity of `Frames.structure`."""
-        A = self.frames.structure.A
+    def _A_factors(self) -> Array:
+        """Factors of the entries of A, on the sparsity of `ConeScalings.scaled_structure`."""
+        A = self.scalings.scaled_structure.A
         return self.diagonal[:, A.indices] * self.columns[:, A.columns]
 
     @property
-    def _both(self) -> Array:
-        """What entries of P are multiplied with."""
-        P = self.frames.given.P
+    def _P_factors(self) -> Array:
+        """Factors of the entries of P."""
+        P = self.scalings.structure.P
         return self.columns[:, P.indices] * self.columns[:, P.columns]
 
-    def rows(self, w: Array) -> Array:
+    def scale_slack(self, w: Array) -> Array:
         """Return T w, for w of shape (B, m)."""
         if self.trivial:
             return w
-        w = self._sheared(w, self.shear)
+        w = self.scalings.shears.apply(w, self.shear)
         return w * self.diagonal
 
-    def rows_back(self, w: Array) -> Array:
-        """Return the inverse of T, applied to w of shape (B, m)."""
-        return w if self.trivial else self._sheared(w / self.diagonal, -self.shear)
+    def unscale_slack(self, w: Array) -> Array:
+        """Return T⁻¹ w, for w of shape (B, m)."""
+        return w if self.trivial else self.scalings.shears.apply(w / self.diagonal, -self.shear)
 
-    def dual(self, w: Array) -> Array:
-        """Return the inverse of T', applied to w of shape (B, m)."""
-        return w if self.trivial else self._sheared(w, -self.shear, transposed=True) / self.diagonal
+    def scale_dual(self, w: Array) -> Array:
+        """Return T⁻ᵀ w, for w of shape (B, m)."""
+        if self.trivial:
+            return w
+        return self.scalings.shears.apply(w, -self.shear, transposed=True) / self.diagonal
 
-    def dual_back(self, w: Array) -> Array:
-        """Return T'w, for w of shape (B, m)."""
-        return w if self.trivial else self._sheared(w * self.diagonal, self.shear, transposed=True)
-
-    def _sheared(self, w: Array, shear: Array, transposed: bool = False) -> Array:
-        """Return (I + shear) w, a new array."""
-        shears = self.frames._shears
-        into, source = (shears.source, shears.into) if transposed else (shears.into, shears.source)
-        w = np.array(np.broadcast_to(w, (max(len(w), len(shear)), w.shape[1])))
-        w[:, into] += shear * w[:, source]
-        return w
+    def unscale_dual(self, w: Array) -> Array:
+        """Return Tᵀ w, for w of shape (B, m)."""
+        if self.trivial:
+            return w
+        return self.scalings.shears.apply(w * self.diagonal, self.shear, transposed=True)
 
 
 def _largest(values: Array, place: Indices, size: int) -> Array:
-    """Largest of the values (B, nnz) at each place (nnz,); zero where there is none; shape (B, size)."""
+    """Return the largest of the values (B, nnz) at each place (nnz,), or zero if there is none; (B, size)."""
     result = np.zeros((len(values), size))
     if place.size:
         order = np.argsort(place, kind="stable")
@@ -253,22 +282,22 @@ def _largest(values: Array, place: Indices, size: int) -> Array:
     return result
 
 
-def _lifted(structure: Structure) -> tuple[Pattern, Indices, _Shears]:
-    """Return A's sparsity with room for shears, where its entries stand there, and the shears."""
+def _fill_in(structure: Structure) -> tuple[Pattern, Indices, Shears]:
+    """Return A's sparsity with the entries that shears add, the places of A's own entries, and the shears."""
     A, m = structure.A, structure.m
     pairs = [
         (rows[:, ends[0]], rows[:, ends[1]])
         for cone, rows in structure.cone.groups
-        if not cone.diagonal and (ends := shear_rows(cone)) is not None
+        if not cone.diagonal and (ends := cone.shear_rows) is not None
     ]
     none = np.zeros(0, dtype=np.intp)
     into = np.concatenate([none, *(pair[0] for pair in pairs)])
     source = np.concatenate([none, *(pair[1] for pair in pairs)])
-    shear_of = np.full(m, -1)
-    shear_of[source] = np.arange(source.size)
-    taken = np.flatnonzero(shear_of[A.indices] >= 0)
-    which = shear_of[A.indices[taken]]
-    pattern, (kept, given) = union(A.shape, [(A.indices, A.columns), (into[which], A.columns[taken])])
+    shear_at = np.full(m, -1)
+    shear_at[source] = np.arange(source.size)
+    entries = np.flatnonzero(shear_at[A.indices] >= 0)
+    shear_of = shear_at[A.indices[entries]]
+    pattern, (kept, targets) = union(A.shape, [(A.indices, A.columns), (into[shear_of], A.columns[entries])])
     if pattern.nnz == A.nnz:
         pattern = A
-    return pattern, kept, _Shears(into, source, taken, which, given)
+    return pattern, kept, Shears(into, source, entries, shear_of, targets)

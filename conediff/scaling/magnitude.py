@@ -1,10 +1,10 @@
-r"""Programs whose numbers are all tiny, or all huge, solved as if they were of ordinary size.
+r"""Scaling of whole programs by powers of two, so that their largest numbers are near one.
 
 With powers of two σ and α, the program of σP, σc, αA, αb has the solution
 
 .. math:: \hat x = x, \qquad \hat y = \tfrac{\sigma}{\alpha} y, \qquad \hat s = \alpha s,
 
-for every cone, and without any rounding. What lies between rows or columns is left to SCS's own scaling.
+for every cone, and without rounding. SCS scales single rows and columns itself.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.program import Array, ConeData
-
-# Largest entries within this factor of one are left alone.
-_ORDINARY = 2.0**7
+from conediff.scaling.constants import ORDINARY_PROGRAM
 
 
 @dataclass(frozen=True)
 class Magnitude:
-    """Factors of the objective and of the rows, for a stack of programs.
+    """Factors of the objective (P, c) and of the rows (A, b) for a stack of programs.
 
     Parameters
     ----------
@@ -35,7 +33,7 @@ class Magnitude:
 
     @classmethod
     def of(cls, data: ConeData) -> Magnitude:
-        """Return the factors that bring the largest entries of (P, c) and of A near to one."""
+        """Return the factors that bring the largest entries of (P, c) and of A close to one."""
         return cls(_factor(np.maximum(_largest(data.P), _largest(data.c))), _factor(_largest(data.A)))
 
     @property
@@ -52,16 +50,20 @@ class Magnitude:
         )
 
     def forward(self, x: Array, y: Array, s: Array) -> tuple[Array, Array, Array]:
-        """Return a solution as one of the scaled programs."""
+        """Return the solution of the scaled programs that belongs to a solution of the given ones."""
         return x, y * (self.objective / self.rows), s * self.rows
 
     def back(
         self, x: Array, y: Array, s: Array, infeasible: NDArray[np.bool_], unbounded: NDArray[np.bool_]
     ) -> tuple[Array, Array, Array]:
-        """Return a solution of the scaled programs as one of the given ones.
+        """Return the solution of the given programs that belongs to a solution of the scaled ones.
 
-        Where a program is infeasible y is a certificate, of b'y = -1; where it is unbounded x and s are, of
-        c'x = -1. So they have factors of their own.
+        Parameters
+        ----------
+        x, y, s : arrays, shapes (B, n), (B, m), (B, m)
+        infeasible, unbounded : bool arrays, shape (B,)
+            Where a program is infeasible, y is a certificate with b'y = -1; where it is unbounded, x and s
+            are one with c'x = -1. Certificates have factors of their own.
         """
         size_y = np.where(infeasible[:, None], 1.0, 1 / self.objective)
         size_x = np.where(unbounded[:, None], self.objective, 1.0)
@@ -69,12 +71,13 @@ class Magnitude:
 
 
 def _largest(stack: Array) -> Array:
+    """Return the largest absolute value of each row, shape (B, 1)."""
     largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
     return largest
 
 
 def _factor(size: Array) -> Array:
-    """The power of two that brings a size near to one; one where that is not needed, or does not help."""
-    strange = np.isfinite(size) & (size > 0) & ((size < 1 / _ORDINARY) | (size > _ORDINARY))
+    """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
+    strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
     factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
     return factor

@@ -33,16 +33,16 @@ class BatchSolver:
     structure : Structure
     scalings : ConeScalings
     system : KKTSystem
-        Of ``scalings.structure``.
+        Of ``scalings.scaled_structure``.
     piles : Piles
-        Of ``scalings.structure``.
+        Of ``scalings.scaled_structure``.
     """
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
         self.scalings = ConeScalings(structure)
-        self.system = KKTSystem(self.scalings.structure)
-        self.piles = Piles(self.scalings.structure)
+        self.system = KKTSystem(self.scalings.scaled_structure)
+        self.piles = Piles(self.scalings.scaled_structure)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"structure": self.structure}
@@ -117,7 +117,7 @@ class BatchSolver:
     def solve_part(self, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:
         """Solve the programs of one part."""
         if start is None:
-            scaling = self.scalings.levelling(data)
+            scaling = self.scalings.exponential_row_equilibration(data)
             result = self._solve_and_rescale(scaling, data, settings)
         else:
             result = self._solve_from(start, data, settings)
@@ -130,14 +130,14 @@ class BatchSolver:
         If refinement from the start fails in such a scaling, the scaling is wrong as well: those programs are
         solved as if there were no start.
         """
-        scaling = self.scalings.balancing(data, *start)
+        scaling = self.scalings.primal_dual(data, *start)
         if scaling.trivial or not settings.refine:
             return self._solve_and_rescale(scaling, data, settings, start)
         result = self._solve_and_rescale(scaling, data, settings, start, stages=())
         left = np.flatnonzero(result.status != "solved")
         if left.size:
             data = data.repeated(result.count).take(left)
-            again = self._solve_and_rescale(self.scalings.levelling(data), data, settings)
+            again = self._solve_and_rescale(self.scalings.exponential_row_equilibration(data), data, settings)
             result.replace(left, again)
         return result
 
@@ -153,7 +153,7 @@ class BatchSolver:
         result = self._solve_in(scaling, data, settings, start, stages)
         if not settings.refine:
             return result
-        better = self.scalings.balancing(data, *result.point)
+        better = self.scalings.primal_dual(data, *result.point)
         if better is scaling:
             return result
         index = np.flatnonzero(result.has_solution & better.differs(scaling))
@@ -173,11 +173,13 @@ class BatchSolver:
         stages: Sequence[Stage],
     ) -> SolveResult:
         """Solve in a cone scaling, and at an ordinary magnitude."""
-        data = scaling.data(data)
+        data = scaling.scale_data(data)
         magnitude = Magnitude.of(data)
         if start is not None:
             x, y, s = start
-            start = Point(*magnitude.forward(x / scaling.columns, scaling.dual(y), scaling.rows(s)))
+            start = Point(
+                *magnitude.forward(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
+            )
         scaled = magnitude.scaled(data)
         result = SolveSchedule(self.system, self.piles, scaled, settings, start, not scaling.trivial).run(
             stages
@@ -186,7 +188,7 @@ class BatchSolver:
             result.factors = []  # those of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         x, y, s = magnitude.back(result.x, result.y, result.s, infeasible, unbounded)
-        result.x, result.y, result.s = x * scaling.columns, scaling.dual_back(y), scaling.rows_back(s)
+        result.x, result.y, result.s = x * scaling.columns, scaling.unscale_dual(y), scaling.unscale_slack(s)
         return result
 
     def _fail_violated_rows(self, data: ConeData, result: SolveResult) -> None:

@@ -90,7 +90,7 @@ class Pile:
         self.structure = structure
         self.count = count
         self.cone, self.rows = structure.cone.pile(count)
-        self._cones = self.cone.to_dict()
+        self._cones = self.cone.to_scs()
         # A pile keeps the rows of each copy in their order, so the entries of a column stay sorted.
         stacked = structure.A.stacked(count)
         self._A = Pattern(stacked.shape, stacked.indptr, self.rows.ravel()[stacked.indices].astype(np.int32))
@@ -153,7 +153,7 @@ class Pile:
         shared = len(data.A) == 1 and len(data.P) == 1 and self._A.nnz + self._P.nnz < QDLDL_NONZEROS
         # A kept workspace would make a call depend on the one before, by the memory of the acceleration and
         # by the point where SCS's projection onto a box cone begins.
-        remembers = arguments.get("acceleration_lookback") != 0 or self.cone.bl is not None
+        remembers = arguments.get("acceleration_lookback") != 0 or self.cone.remembered_by_scs
         if remembers or not shared:
             result: dict[str, Any] = self._workspace(data, b, c, arguments).solve(bool(start), **start)
             return result

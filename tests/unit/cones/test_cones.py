@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -10,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import conediff
+from conediff import cones
 from conediff.cones import (
     PSD,
     Box,
@@ -477,3 +482,27 @@ def test_exponential_margin_beside_the_face():
     expected = [(1, 1, 0), (1, 0, 0), (0, 0, 1), (1, 0, 1), (1, 0, 1), (1, 0, 0)]
     diagonals = np.einsum("kii->ki", derivative.dense()[0])
     np.testing.assert_allclose(diagonals, expected, atol=1e-5)
+
+
+def test_every_kind_is_in_the_table_above():
+    listed = {key for _, dictionary in CASES.values() for key in dictionary}
+    assert listed == {key for kind in cones.registry.KINDS for key in kind.keys}
+
+
+def test_no_module_outside_the_package_names_a_type_of_cone():
+    """What others ask of a cone is in its protocol; they know no more of it."""
+    general = {f"conediff.cones.{module}" for module in ("base", "automorphism", "product")}
+    root = Path(conediff.__file__).parent
+    seen = set()
+    for path in root.rglob("*.py"):
+        if path.parent == root / "cones":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("conediff.cones") for alias in node.names), path
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("conediff.cones"):
+                assert node.module == "conediff.cones", path
+                for alias in node.names:
+                    seen.add(alias.name)
+                    assert getattr(cones, alias.name).__module__ in general, (path, alias.name)
+    assert {"Cone", "ProductCone", "LowRankPart"} <= seen

@@ -9,7 +9,8 @@ import pytest
 import scipy.sparse as sp
 
 import conediff as cd
-from conediff.kkt import matrix as reduced
+from conediff.cones import PSD, SecondOrder
+from conediff.kkt import matrix
 from conediff.kkt.ldl import PileSolver, pile_slices
 from conediff.kkt.matrix import KKTOperator, KKTPattern
 from conediff.kkt.system import REGULARISATION, KKTSystem
@@ -74,7 +75,7 @@ def reference(s, data, derivative, i):
 @pytest.mark.parametrize("density", [0.3, 1.0])
 @pytest.mark.parametrize("dense_dim", [0, 12, 1000], ids=["dense product", "as it is", "sparse product"])
 def test_values_assemble_the_definition(name, density, dense_dim, monkeypatch):
-    monkeypatch.setattr(reduced, "_DENSE_DIM", dense_dim)
+    monkeypatch.setattr(matrix, "DENSE_DIM", dense_dim)
     s, data, derivative = stack(name, 3, density=density)
     pattern = KKTPattern(s)
     values = pattern.values(data, derivative)
@@ -194,14 +195,14 @@ def test_pivots_as_small_as_the_regularisation(seed):
         assert factor.checked()[1][0] > 1e-6
 
 
-def heights(norm, around):
-    """v0 of a second-order cone such that D has this eigenvalue around the axis."""
-    return (2 * around - 1) * norm
+def heights(norm, eig_orthogonal):
+    """v0 of a second-order cone such that D has this eigenvalue orthogonal to the axis."""
+    return (2 * eig_orthogonal - 1) * norm
 
 
-@pytest.mark.parametrize("around", [1e-12, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-12])
+@pytest.mark.parametrize("eig_orthogonal", [1e-12, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-12])
 @pytest.mark.parametrize("rank", [240, 60], ids=["P regular", "P singular"])
-def test_large_second_order_cones_by_low_rank(around, rank):
+def test_large_second_order_cones_by_low_rank(eig_orthogonal, rank):
     """One at each place: between, inside, outside; against K by its definition."""
     rng = np.random.default_rng(30)
     n, cones = 240, {"z": 2, "q": [110, 4, 120, 130, 110]}
@@ -211,7 +212,7 @@ def test_large_second_order_cones_by_low_rank(around, rank):
     s, v = program.structure, rng.standard_normal((3, m))
     for first, dim in ((2, 110), (116, 120), (236, 130)):
         norm = np.linalg.norm(v[:, first + 1 : first + dim], axis=1)
-        v[:, first] = heights(norm, {116: 1.5, 236: -0.5}.get(first, around))
+        v[:, first] = heights(norm, {116: 1.5, 236: -0.5}.get(first, eig_orthogonal))
     v[1, 2:112] = 0  # where the direction has no meaning
     v[1, 2] = 1
     derivative = s.cone.project_dual(v).derivative()
@@ -225,7 +226,7 @@ def test_large_second_order_cones_by_low_rank(around, rank):
             s, ConeData(*(np.repeat(a, 3, axis=0) for a in vars(program.data).values())), derivative, i
         )
         assert np.linalg.norm(K @ z[i] - rhs[i]) < 1e-9 * np.linalg.norm(rhs[i])
-    if rank == n and 1e-6 < around < 1 - 1e-6:
+    if rank == n and 1e-6 < eig_orthogonal < 1 - 1e-6:
         assert factor._low_rank is not None  # and it was enough
 
 
@@ -273,11 +274,11 @@ def test_many_large_cones_and_others_are_left_to_gmres(monkeypatch):
     s, data, derivative = large_stack()
     rhs = np.random.default_rng(33).standard_normal((2, s.n + s.m))
     expected = KKTSystem(s).factor(data, derivative).solve(rhs)[0]
-    monkeypatch.setattr("conediff.kkt.low_rank._COLUMNS", 7)
+    monkeypatch.setattr("conediff.kkt.low_rank.LOW_RANK_COLUMNS", 7)
     factor = KKTSystem(s).factor(data, derivative)
     assert factor._low_rank is None
     np.testing.assert_allclose(factor.solve(rhs)[0], expected, rtol=1e-7, atol=1e-9)
-    monkeypatch.setattr(reduced, "LARGE", 5)
+    monkeypatch.setattr(PSD, "dense_limit", 5)
     program = cd.ConeProgram(np.eye(126), np.zeros(126), np.zeros(126), {"q": [120], "s": [3]}, np.eye(126))
     s = program.structure
     factor = KKTSystem(s).factor(program.data, s.cone.project_dual(np.ones((1, 126))).derivative())
@@ -362,8 +363,8 @@ def test_large_cones_are_not_filled_and_yet_solved(monkeypatch):
     rhs = np.random.default_rng(5).standard_normal((2, s.n + s.m))
     filled = KKTPattern(s)
     expected, _ = KKTSystem(s).factor(data, derivative).solve(rhs)
-    monkeypatch.setattr(reduced, "LARGE", 14)
-    monkeypatch.setattr(reduced, "LARGE_SECOND_ORDER", 14)
+    monkeypatch.setattr(PSD, "dense_limit", 14)
+    monkeypatch.setattr(SecondOrder, "dense_limit", 14)
     pattern = KKTPattern(s)
     assert not pattern.exact and pattern.nnz < filled.nnz
     z, error = KKTSystem(s).factor(data, derivative).solve(rhs)

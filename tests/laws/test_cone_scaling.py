@@ -17,7 +17,7 @@ CONES = {"z": 1, "l": 2, "q": [3], "s": [2], "cs": [2], "ep": 2, "ed": 2, "p": [
 
 
 def uneven(seed, count=40):
-    """A program with all cones, its frames, and dual pairs (y, s) of very uneven sizes."""
+    """A program with all cones, its scaling, and dual pairs (y, s) of very uneven sizes."""
     rng = np.random.default_rng(seed)
     program = draw(rng, CONES, True, True).program
     cone = program.structure.cone
@@ -32,11 +32,11 @@ def uneven(seed, count=40):
         factor = np.exp2(rng.integers(-17, 17, (count, 1, 1)))
         y[:, rows] *= factor
         s[:, rows] /= factor
-    frames = ConeScalings(program.structure)
+    scalings = ConeScalings(program.structure)
     nothing = np.zeros((1, program.m))
-    frame = frames._balancing(program.data, y, s, nothing, nothing)
-    assert not frame.trivial
-    return program, frame, y, s, there
+    scaling = scalings._primal_dual(program.data, y, s, nothing, nothing)
+    assert not scaling.trivial
+    return program, scaling, y, s, there
 
 
 def lost_digits(cone, y, s, there):
@@ -54,39 +54,39 @@ def lost_digits(cone, y, s, there):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_automorphisms_keep_pairs_and_make_them_even(seed):
-    program, frame, y, s, both = uneven(seed)
+    program, scaling, y, s, both = uneven(seed)
     cone = program.structure.cone
-    there_y, there_s = frame.dual(y), frame.rows(s)
+    there_y, there_s = scaling.scale_dual(y), scaling.scale_slack(s)
     for _, rows in cone.groups:
         here, there = ((a[:, rows] * b[:, rows]).sum(axis=-1) for a, b in ((y, s), (there_y, there_s)))
         np.testing.assert_allclose(there, here, atol=1e-11)
-    # Pairs are still pairs, and keep the digits that they lose outside of the frame.
+    # Pairs are still pairs, and keep the digits that they lose unscaled.
     inside = lost_digits(cone, there_y, there_s, both)
     assert inside < 1e-6 and lost_digits(cone, y, s, both) > 5 * inside
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_frames_invert_and_transpose(seed):
-    _, frame, y, _, _ = uneven(seed)
+def test_scalings_invert_and_transpose(seed):
+    _, scaling, y, _, _ = uneven(seed)
     rng = np.random.default_rng(seed)
     w, u = rng.standard_normal((2, *y.shape))
-    np.testing.assert_allclose(frame.rows_back(frame.rows(w)), w, atol=1e-9)
-    np.testing.assert_allclose(frame.dual_back(frame.dual(w)), w, atol=1e-9)
-    left, right = (frame.rows(w) * u).sum(axis=1), (w * frame.dual_back(u)).sum(axis=1)
-    size = np.linalg.norm(frame.rows(w), axis=1) * np.linalg.norm(u, axis=1)
+    np.testing.assert_allclose(scaling.unscale_slack(scaling.scale_slack(w)), w, atol=1e-9)
+    np.testing.assert_allclose(scaling.unscale_dual(scaling.scale_dual(w)), w, atol=1e-9)
+    left, right = (scaling.scale_slack(w) * u).sum(axis=1), (w * scaling.unscale_dual(u)).sum(axis=1)
+    size = np.linalg.norm(scaling.scale_slack(w), axis=1) * np.linalg.norm(u, axis=1)
     assert (np.abs(left - right) <= 1e-13 * size).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_data_go_to_the_frame_and_cotangents_come_back(seed):
-    program, frame, y, _, _ = uneven(seed)
+def test_scaling_data_and_unscaling_cotangents_are_adjoint(seed):
+    program, scaling, y, _, _ = uneven(seed)
     rng = np.random.default_rng(seed)
-    given, lifted = frame.frames.given, frame.frames.structure
-    A, there = program.A.toarray(), frame.data(program.data)
+    given, lifted = scaling.scalings.structure, scaling.scalings.scaled_structure
+    A, there = program.A.toarray(), scaling.scale_data(program.data)
     for k in range(len(y)):
-        one = frame.take(np.array([k]))
+        one = scaling.take(np.array([k]))
         found = lifted.A.matrix(there.A[k]).toarray()
-        np.testing.assert_allclose(found, one.rows(A.T).T * one.columns, rtol=1e-12)
+        np.testing.assert_allclose(found, one.scale_slack(A.T).T * one.columns, rtol=1e-12)
 
     def random(structure):
         sizes = (structure.P.nnz, structure.A.nnz, structure.m, structure.n)
@@ -96,7 +96,9 @@ def test_data_go_to_the_frame_and_cotangents_come_back(seed):
         return sum((getattr(one, name) * getattr(other, name)).sum(axis=1) for name in "PAbc")
 
     d, g = random(given), random(lifted)
-    np.testing.assert_allclose(product(frame.data(d), g), product(d, frame.data_back(g)), rtol=1e-8)
+    np.testing.assert_allclose(
+        product(scaling.scale_data(d), g), product(d, scaling.unscale_cotangent(g)), rtol=1e-8
+    )
 
 
 DECADES = range(-8, 9, 2)
@@ -186,8 +188,8 @@ def test_a_redundant_row_beside_room_for_shears():
     objective = cp.Minimize(cp.sum_squares(x) + cp.kl_div(x[0] + 3, a @ x + 30))
     plain, redundant = [cp.sum(x) == 0.1], [cp.sum(x) == 0.1, 2 * cp.sum(x) == 0.2]
     layers = [CvxpyLayer(cp.Problem(objective, constraints), [a], [x]) for constraints in (plain, redundant)]
-    frames = ConeScalings(layers[1].maps.structure)
-    assert frames.structure is not frames.given
+    scalings = ConeScalings(layers[1].maps.structure)
+    assert scalings.scaled_structure is not scalings.structure
     values, g = np.array([[0.1, -0.7, 0.4], [1.0, 0.2, -0.3]]), np.array([[1.0, 2.0, 3.0]] * 2)
     expected, found = (layer.solve(values).vjp(g)[0] for layer in layers)
     np.testing.assert_allclose(found, expected, atol=1e-9)
