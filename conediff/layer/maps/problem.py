@@ -219,8 +219,7 @@ class ProblemMaps:
         gx : array, shape (B, n)
         gy : array, shape (B, m)
         gvalue : array, shape (B,), or None
-            Cotangent of the optimal value, an argument of `value_cotangent`; None if no output is the
-            objective, or its cotangent is None.
+            Cotangent of the optimal value, an argument of `value_cotangent`; None means zero.
         """
         gx, gy = np.zeros(x.shape), np.zeros(y.shape)
         gvalue: Array | None = None
