@@ -83,8 +83,9 @@ class ConeProgram:
         cone = ProductCone.from_dict(cones)
         if cone.dim != m:
             raise ValueError(
-                f"the cones have {cone.dim} rows in all, but A has {m}; the cones are {dict(cones)}. A PSD cone "
-                "of order k has k (k + 1) / 2 rows, an exponential or power cone 3, a box one more than bounds"
+                f"the cones have {cone.dim} rows in all, but A has {m}; the cones are {dict(cones)}. A PSD "
+                "cone of order k has k (k + 1) / 2 rows, an exponential or power cone has 3, a box has one "
+                "row more than it has bounds"
             )
         self.structure = Structure(Pattern.of(self._P), Pattern.of(self._A), cone)
 

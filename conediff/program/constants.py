@@ -5,8 +5,8 @@
 CACHED_BLOCK_DIAGONALS = 4
 
 # Products with a matrix are dense if rows * columns <= DENSE_RATIO * nnz + DENSE_MINIMUM (entries). A sparse
-# product costs several times as much per entry as a dense one, and about 10 microseconds more per call. Larger
-# values use dense products, and their memory, for larger and sparser matrices.
+# product costs several times as much per entry as a dense one, and about 10 microseconds more per call.
+# Larger values use dense products, and their memory, for larger and sparser matrices.
 DENSE_RATIO = 4
 DENSE_MINIMUM = 256
 
