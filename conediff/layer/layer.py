@@ -294,9 +294,9 @@ class OptLayer(CvxpyLayer):
         equalities: Sequence[Callable[..., Any]] = (),
         **solver_args: Any,
     ) -> None:
-        from conediff.layer.canonical import stated_problem
+        from conediff.layer.canonical import build_problem
 
-        problem = stated_problem(variables, parameters, objective, inequalities, equalities)
+        problem = build_problem(variables, parameters, objective, inequalities, equalities)
         super().__init__(problem, parameters, variables, solver_args=solver_args)
 
     def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:

@@ -64,7 +64,7 @@ class ConeData:
     @property
     def count(self) -> int:
         """Number of programs in the stack."""
-        lengths = (len(part) for part in (self.P, self.A, self.b, self.c))
+        lengths = (len(array) for array in (self.P, self.A, self.b, self.c))
         return next((length for length in lengths if length != 1), 1)
 
     @property
@@ -80,7 +80,7 @@ class ConeData:
 
     def zeros(self) -> ConeData:
         """Return zeros for the same structure, with one row."""
-        return ConeData(*(np.zeros((1, part.shape[1])) for part in (self.P, self.A, self.b, self.c)))
+        return ConeData(*(np.zeros((1, array.shape[1])) for array in (self.P, self.A, self.b, self.c)))
 
     def take(self, index: NDArray[np.intp] | slice) -> ConeData:
         """Return the programs at these positions; arrays with one row stay as they are."""

@@ -165,5 +165,5 @@ def union(shape: tuple[int, int], places: Sequence[tuple[Indices, Indices]]) -> 
     unique, inverse = np.unique(np.concatenate([key.ravel() for key in keys]), return_inverse=True)
     indptr = np.searchsorted(unique, np.arange(shape[1] + 1, dtype=np.int64) * height)
     ends = np.cumsum([key.size for key in keys])[:-1]
-    at = [part.reshape(key.shape) for part, key in zip(np.split(inverse, ends), keys, strict=True)]
+    at = [block.reshape(key.shape) for block, key in zip(np.split(inverse, ends), keys, strict=True)]
     return Pattern(shape, indptr.astype(np.int32), (unique % height).astype(np.int32)), at

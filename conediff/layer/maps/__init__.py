@@ -8,8 +8,8 @@ A stack of values has shape (R, *shape), where R is B or 1; one row serves the w
 The cotangent of a complex z is dL/dRe(z) + i dL/dIm(z): the gradient with respect to the real inner product
 Re(conj(g) dz), as in PyTorch.
 
-The modules in the order of the data flow: ``parameters`` (values to features), ``blocks`` (features to one
-part of the data), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``observability``
+The modules in the order of the data flow: ``parameters`` (values to features), ``blocks`` (features to P,
+A, b, c or d), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``observability``
 (which changes reach parameters and outputs), ``packing`` (all maps as plain arrays, and back).
 """
 

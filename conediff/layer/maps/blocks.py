@@ -1,4 +1,4 @@
-"""One part of the data as an affine function of all features."""
+"""A block of the data (P, A, b, c or d) as an affine function of all features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class AffineBlock:
-    """One part of the data (P, A, b, c or d) as ``matrix @ features + constant``.
+    """One block of the data (P, A, b, c or d) as ``matrix @ features + constant``.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class AffineBlock:
     constant: Array
 
     def touched_by(self, span: Span) -> bool:
-        """Return whether this part depends on any feature in the span."""
+        """Return whether this block depends on any feature in the span."""
         return bool(self.matrix.indptr[span[0]] < self.matrix.indptr[span[1]])
 
     def columns(self, spans: Sequence[Span]) -> sp.csc_array:

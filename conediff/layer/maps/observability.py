@@ -32,14 +32,14 @@ class MapsObservability:
 
     def of_data(self, g: ConeData) -> NDArray[np.bool_]:
         """Return whether a cotangent of the data reaches a parameter, shape (B,)."""
-        parts = (g.P, g.A, g.b, g.c)
+        cotangents = (g.P, g.A, g.b, g.c)
         reached = np.zeros(g.count, dtype=bool)
-        size = np.max([_largest(part) for part in parts], axis=0)
+        size = np.max([_largest(cotangent) for cotangent in cotangents], axis=0)
         # The fifth block, the objective's constant, has no cotangent here.
-        for block, part in zip(self.maps.blocks, parts, strict=False):
+        for block, cotangent in zip(self.maps.blocks, cotangents, strict=False):
             if block.matrix.nnz:
                 threshold = _RELATIVE_THRESHOLD * size * abs(block.matrix).max()
-                reached |= _largest((block.matrix.T @ part.T).T) > threshold
+                reached |= _largest((block.matrix.T @ cotangent.T).T) > threshold
         return reached
 
     def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:

@@ -118,11 +118,11 @@ def _restore_tuples(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str
 
 
 def _pack_matrix(arrays: dict[str, Any], key: str, matrix: Any) -> None:
-    for part in ("data", "indices", "indptr"):
-        arrays[f"{key}.{part}"] = getattr(matrix, part)
+    for field in ("data", "indices", "indptr"):
+        arrays[f"{key}.{field}"] = getattr(matrix, field)
     arrays[f"{key}.shape"] = np.array(matrix.shape)
 
 
 def _unpack_matrix(arrays: Mapping[str, Any], key: str, kind: Callable[..., Any]) -> Any:
-    parts = tuple(arrays[f"{key}.{part}"] for part in ("data", "indices", "indptr"))
-    return kind(parts, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))
+    triple = tuple(arrays[f"{key}.{field}"] for field in ("data", "indices", "indptr"))
+    return kind(triple, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))

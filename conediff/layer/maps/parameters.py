@@ -49,14 +49,14 @@ class ParameterSpec:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
-    def parts(self) -> int:
+    def features_per_entry(self) -> int:
         """Number of features per entry: 1 for the value, 1 more for an imaginary part or a logarithm."""
         return 1 + self.complex + self.log
 
     @cached_property
     def width(self) -> int:
         """Number of features."""
-        return self.size * self.parts
+        return self.size * self.features_per_entry
 
     def _flat(self, value: ArrayLike) -> NDArray[Any]:
         """Return a stack of values as rows, shape (R, size), float64 or complex128."""

@@ -85,8 +85,8 @@ class ProblemMaps:
             Constant term of the objective.
         """
         features = [spec.features(v) for spec, v in zip(self.parameters, values, strict=True)]
-        parts = [block.constant[None] + self._linear(k, features) for k, block in enumerate(self.blocks)]
-        return ConeData(*parts[:4]), parts[4][:, 0]
+        results = [block.constant[None] + self._linear(k, features) for k, block in enumerate(self.blocks)]
+        return ConeData(*results[:4]), results[4][:, 0]
 
     def push_forward(
         self, values: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
@@ -96,8 +96,8 @@ class ProblemMaps:
             None if dv is None else spec.tangent(v, dv)
             for spec, v, dv in zip(self.parameters, values, tangents, strict=True)
         ]
-        parts = [self._linear(k, features) for k in range(len(self.blocks))]
-        return ConeData(*parts[:4]), parts[4][:, 0]
+        results = [self._linear(k, features) for k in range(len(self.blocks))]
+        return ConeData(*results[:4]), results[4][:, 0]
 
     def _linear(self, k: int, features: Sequence[Array | None]) -> Array:
         """Return block k's matrix times the features: one product per number of rows (1 and B)."""
