@@ -18,8 +18,8 @@ def build_data_maps(
 ) -> tuple[Structure, dict[str, Any], tuple[AffineBlock, ...]]:
     """Turn cvxpy's tensors into maps from the features to the values of P, A, b, c and d.
 
-    Each row of a tensor belongs to an entry of a matrix, in column-major order; the last column of a tensor is
-    the constant term. cvxpy's A has one more column, which is SCS's b: Ax + b in K becomes (-A)x + s = b.
+    Each row of a tensor belongs to an entry of a matrix, in column-major order; a tensor's last column is the
+    constant term. cvxpy's A has one more column, which is SCS's b: Ax + b in K becomes (-A)x + s = b.
 
     Parameters
     ----------

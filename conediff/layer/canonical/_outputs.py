@@ -46,6 +46,7 @@ def build_dual_specs(
         except ProblemError:
             return ()
 
+    # Probe all dual variables together; only if one of them is not recovered, each constraint by itself.
     groups = [list(c.dual_variables) for c in problem.constraints]
     together = specs([dual for group in groups for dual in group])
     if len(together) != sum(map(len, groups)):
@@ -60,7 +61,7 @@ def _build_primal_specs(variables: Sequence[Any], reduced: Reduced, n: int) -> l
     def probe(x: Array) -> list[NDArray[Any]]:
         values = reduced.variable_entries(x)
         # Variables that cvxpy eliminated (without entries, or without effect) are zero.
-        return [_array(values.get(v.id, 0.0), v.shape) for v in variables]
+        return [_to_array(values.get(v.id, 0.0), v.shape) for v in variables]
 
     # The cone programs of geometric programs have the logarithms of the variables.
     gp = any(isinstance(r, Dgp2Dcp) for r in reduced.chain.reductions)
@@ -104,7 +105,7 @@ def _restored_duals(constraints: Any) -> Iterator[None]:
             dual.save_value(value)
 
 
-def _array(value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+def _to_array(value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     """Return a value, which may be sparse or a scalar, as an array of this shape."""
     dense = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
     return np.broadcast_to(dense, shape) if dense.ndim == 0 else dense.reshape(shape)

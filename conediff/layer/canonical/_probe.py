@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from conediff.errors import ProblemError
 from conediff.program import Array
 
-# Largest number of columns of a linear map that is not a scaled selection. Such a map takes one call of cvxpy's
-# inverse chain per column; a larger value accepts more problems and takes longer.
+# Largest number of columns of a linear map that is not a scaled selection. Such a map takes one call of the
+# function per column; a larger value accepts more problems and takes longer.
 _MAX_PROBED_COLUMNS = 2000
 # Tolerances of the check against a random vector: relative, and absolute for entries near zero. The entries
 # of the vector lie in [0.5, 1.5], so a right matrix has rounding errors only, and a wrong one errors of about
@@ -28,8 +28,8 @@ def find_linear_maps(
     """Return the matrices of a linear function with several outputs.
 
     If each entry (real or imaginary part) of an output is a multiple of one entry of the input, two calls
-    find the whole matrix: with ones for the factors, and with 1, 2, 3, ... for the positions. A third call, with a
-    random vector, verifies it. Otherwise the function is called once per column.
+    find the whole matrix: with ones for the factors, and with 1, 2, 3, ... for the positions. A third call,
+    with a random vector, verifies it. Otherwise the function is called once per column.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def find_linear_maps(
             if size > _MAX_PROBED_COLUMNS:
                 raise ProblemError(
                     f"The entries of {name} are not multiples of single entries of the cone program's "
-                    f"solution. Then at most {_MAX_PROBED_COLUMNS} entries of it are supported; it has {size}."
+                    f"solution. Then it may have at most {_MAX_PROBED_COLUMNS} entries, but it has {size}."
                 )
             columns = [_to_real(probe(unit)[k], is_complex) for unit in np.eye(size)]
             matrix = sp.csr_array(np.stack(columns, axis=1))
