@@ -204,7 +204,7 @@ class _Batch:
         else:
             lpgd = self._lpgd(kwargs)
             ends, w = lpgd.solve(perturb_objective, self.programs, self.points, cotangents), lpgd.width
-            # v_y v_x' - u_y u_x' = (v_y - u_y) (mean of x)' + (mean of y) (v_x - u_x)'.
+            # u.y u.x' - v.y v.x' = (mean of y) (u.x - v.x)' - (v.y - u.y) (mean of x)'.
             factors = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
         rows = zip(self.programs, self.Ps, factors, strict=True)
         return transpose(

@@ -15,8 +15,8 @@ import scipy.sparse as sp
 from conediff.compat.solving import raise_failures, solve_programs
 from conediff.program import Array, ConeProgram, Point
 
-# The two perturbations, in units of tau, between which each mode takes the difference; 0 means the solution of
-# the given program.
+# The two perturbations, in units of tau, between which each mode takes the difference; 0 means the solution
+# of the given program.
 SIDES = {"lpgd": (1, -1), "lpgd_right": (1, 0), "lpgd_left": (0, -1)}
 # A perturbed program, and the function that returns y from its solution.
 _Perturbed = tuple[ConeProgram, Callable[[Any], Array]]
@@ -103,10 +103,11 @@ def perturb_data(program: ConeProgram, at: Point, tangent: Any, step: float, rho
 
 
 def perturb_objective(program: ConeProgram, at: Point, cotangent: Any, step: float, rho: float) -> _Perturbed:
-    """Subtract step dy from b, and add step (dx'x + ds's) + rho/2 |x - x*|^2 + w/2 |s - s*|^2 to the objective.
+    """Subtract step dy from b, and add terms in x and s to the objective.
 
-    The weight w is rho, but 0 if ds = 0. s = b - Ax eliminates the slack from the objective. Its terms must then be added to y, the multiplier of
-    Ax + s = b.
+    The terms are step (dx'x + ds's) + rho/2 |x - x*|^2 + w/2 |s - s*|^2, where w = rho, but 0 if ds = 0. The
+    substitution s = b - Ax eliminates the slack from the objective; the terms in s must then
+    be added to y, the multiplier of Ax + s = b.
     """
     dx, dy, ds = cotangent
     A, b, weight = program.A, program.b - step * dy, rho * ds.any()
