@@ -31,7 +31,8 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     ``mode`` becomes ``method``; the larger of ``n_jobs_forward`` and ``n_jobs_backward`` becomes ``threads``.
     ``solve_method`` is removed, with a warning if it is not SCS. Settings that only other solvers have are
-    removed; iteration limits are, too, if another solver is named, because they are too small for SCS.
+    removed. Iteration limits are removed if another solver is named, because they are too small for SCS;
+    otherwise ``max_iter`` stays, and is refused later as a misspelt ``max_iters``.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if mode not in METHODS:
             raise ValueError(
                 f"mode must be one of {', '.join(METHODS)}, got {mode!r}; layers compute exact derivatives, "
-                "conediff.compat has the lpgd modes of diffcp"
+                "and conediff.compat has the lpgd modes of diffcp"
             )
         result.setdefault("method", METHODS[mode])
     jobs = [arguments[name] for name in _JOBS if name in arguments]

@@ -86,21 +86,21 @@ class Pattern:
         return matrix
 
     @cached_property
-    def _stacks(self) -> dict[int, Pattern]:
+    def _block_diagonals(self) -> dict[int, Pattern]:
         return {}
 
-    def stacked(self, count: int) -> Pattern:
+    def block_diagonal(self, count: int) -> Pattern:
         """Return the pattern of ``count`` copies down a block diagonal; the last few patterns are cached."""
         if count == 1:
             return self
-        found = self._stacks.get(count)
+        found = self._block_diagonals.get(count)
         if found is None:
-            if len(self._stacks) >= CACHED_BLOCK_DIAGONALS:
-                self._stacks.clear()
-            found = self._stacks[count] = self._stacked(count)
+            if len(self._block_diagonals) >= CACHED_BLOCK_DIAGONALS:
+                self._block_diagonals.clear()
+            found = self._block_diagonals[count] = self._build_block_diagonal(count)
         return found
 
-    def _stacked(self, count: int) -> Pattern:
+    def _build_block_diagonal(self, count: int) -> Pattern:
         rows, columns = self.shape
         copies = np.arange(count, dtype=np.int32)[:, None]
         indices = (self.indices + copies * rows).ravel().astype(np.int32)
@@ -136,8 +136,8 @@ class Pattern:
             single, single_t = self.matrix(values[0]), self.transposed(values[0])
             return lambda x: (single @ x.T).T, lambda y: (single_t @ y.T).T
         count = len(values)
-        stack = self.stacked(count)
-        block, transposed = stack.matrix(values.ravel()), stack.transposed(values.ravel())
+        pattern = self.block_diagonal(count)
+        block, transposed = pattern.matrix(values.ravel()), pattern.transposed(values.ravel())
         return (
             lambda x: (block @ x.ravel()).reshape(count, rows),
             lambda y: (transposed @ y.ravel()).reshape(count, columns),
