@@ -1,4 +1,4 @@
-"""``python -m conediff``: the demo, what is installed, and whether it gives right answers."""
+"""The command line, ``python -m conediff``: a self-test, a description of the installation, and a demo."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from conediff import __version__
 _ABOUT = """\
 examples:
   python -m conediff check               does this installation give right answers? (about ten seconds)
-  python -m conediff info                versions, threads, usable frameworks: for reports of what went wrong
+  python -m conediff info                versions, threads, usable frameworks: include this in bug reports
   python -m conediff demo                tune an elastic net on real data; saves conediff_demo.png
   python -m conediff demo --output net.svg --steps 20
 
 exit codes:
-  0  all is well
-  1  something is wrong: a check failed, a framework cannot be used, or the demo's packages are missing
-  2  the command line was not understood
+  0  success
+  1  a check failed, a required package or the demo's packages are missing, or a framework cannot be used
+  2  the command line is not valid
 """
 
 
@@ -53,32 +53,36 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         default=Path("conediff_demo.png"),
-        help="where the picture goes (default: %(default)s)",
+        help="file name of the picture (default: %(default)s)",
     )
     demo.add_argument(
-        "--steps", type=_count, default=60, help="steps of the optimiser (default: %(default)s)"
+        "--steps",
+        type=_positive_integer,
+        default=60,
+        help="largest number of optimiser steps (default: %(default)s)",
     )
     commands.add_parser("info", help="versions, threads, BLAS, and which frameworks can be used")
     commands.add_parser("check", help="a self-test: exit code 0 if this installation gives right answers")
     return parser
 
 
-def _count(text: str) -> int:
+def _positive_integer(text: str) -> int:
+    """Return the number that an option's text states; argparse reports the error."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return int(text)
 
 
 def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
-    # Said now, not after the work is done.
+    # Checked before the work is done.
     if not output.parent.is_dir():
-        parser.error(f"there is no folder {output.parent} for the picture")
+        parser.error(f"there is no folder {output.parent} to save the picture in")
     try:
         from conediff.cli.demo import main as run
         from conediff.cli.demo import picture_formats
 
         if output.suffix[1:].lower() not in picture_formats():
-            parser.error(f"{output} does not end in a format of pictures: {', '.join(picture_formats())}")
+            parser.error(f"{output} does not end in a picture format: {', '.join(picture_formats())}")
         run(output, steps)
     except ModuleNotFoundError as missing:
         print(f'the demo needs {missing.name}: pip install "conediff[demo]"', file=sys.stderr)
@@ -87,9 +91,9 @@ def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
 
 
 def _info() -> int:
-    from conediff.cli.info import described
+    from conediff.cli.info import describe_installation
 
-    lines, good = described()
+    lines, good = describe_installation()
     print("\n".join(lines))
     return 0 if good else 1
 

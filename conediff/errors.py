@@ -1,4 +1,4 @@
-"""Everything conediff raises or warns: one base class, one sentence each."""
+"""All errors and warnings of conediff, each with a common base class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 import warnings
 from typing import Any
 
-# Packages whose lines are not the user's.
-_INSIDE = {"conediff", "conediff_torch", "conediff_tensorflow", "torch", "tensorflow", "keras"}
+# Packages whose code calls conediff for the user: `warn` skips their lines to point at the user's own.
+_LIBRARIES = {"conediff", "conediff_torch", "conediff_tensorflow", "torch", "tensorflow", "keras"}
 
 
 class ConediffError(Exception):
@@ -15,19 +15,19 @@ class ConediffError(Exception):
 
 
 class ProblemError(ConediffError, ValueError):
-    """The problem itself cannot be used (not convex, mixed-integer, unsupported)."""
+    """The problem cannot be used: it is not convex, mixed-integer, or unsupported."""
 
 
 class DPPError(ProblemError):
-    """The problem is convex, but not disciplined in its parameters (not DPP)."""
+    """The problem is convex, but does not follow the rules of disciplined parametrised programming (DPP)."""
 
 
 class ConeError(ConediffError, ValueError):
-    """A cone specification is malformed, or does not fit the data."""
+    """A cone specification is malformed or does not fit the data."""
 
 
 class ParameterError(ConediffError, ValueError):
-    """A parameter's value is not finite, or violates what was declared of it."""
+    """A parameter's value is not finite or violates the parameter's declaration."""
 
 
 class SolverError(ConediffError, RuntimeError):
@@ -38,9 +38,9 @@ class SolverError(ConediffError, RuntimeError):
     indices : tuple of tuple of int
         Batch indices of the elements that failed.
     statuses : tuple of str
-        Their statuses, in the same order.
+        Statuses of these elements, in the same order.
     solutions : object or None
-        What was computed for the whole batch, certificates of infeasibility included.
+        The results for the whole batch, including certificates of infeasibility.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SolverError(ConediffError, RuntimeError):
 
 
 class ExecutorError(ConediffError, RuntimeError):
-    """An executor takes no work, or lost it too often."""
+    """An executor does not accept jobs, or has lost one too often."""
 
 
 class ConediffWarning(UserWarning):
@@ -65,20 +65,21 @@ class ConediffWarning(UserWarning):
 
 
 class AccuracyWarning(ConediffWarning):
-    """A solution or a derivative is less accurate than was asked for."""
+    """A solution or a derivative is less accurate than the requested tolerance."""
 
 
 class DegeneracyWarning(ConediffWarning):
-    """The solution map is not differentiable here; the least-squares answer is returned."""
+    """The solution map is not differentiable here; the least-squares derivative is returned."""
 
 
 def warn(message: str, category: type[ConediffWarning]) -> None:
-    """Issue a warning that points at the first line outside of conediff and the frameworks that call it."""
+    """Issue a warning that points at the first calling line outside of conediff and the frameworks."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _is_inside(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
 
-def _is_inside(module: str) -> bool:
-    return module.partition(".")[0] in _INSIDE
+def _is_library(module: str) -> bool:
+    """Return whether the module belongs to conediff or a framework."""
+    return module.partition(".")[0] in _LIBRARIES

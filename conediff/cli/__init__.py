@@ -1,1 +1,4 @@
-"""What ``python -m conediff`` runs: ``check``, ``info`` and ``demo``."""
+"""The commands of ``python -m conediff``, one module each: ``check``, ``info`` and ``demo``.
+
+``check_cases`` has the cone programs that ``check`` solves.
+"""

@@ -1,8 +1,8 @@
-"""A self-test for whoever installs conediff: are solutions and gradients right on this machine?
+"""A self-test of an installation: are solutions and gradients right on this machine?
 
-Each check solves something small whose solution and derivative are known, and returns its errors. It is no
-substitute for the test suite; it finds what differs between machines: builds of SCS, QDLDL, BLAS and cvxpy,
-threads, frameworks.
+Each check solves a small problem whose solution and derivative are known, and returns the errors. It does not
+replace the test suite: it covers what differs between machines, which are the builds of SCS, QDLDL, BLAS and
+cvxpy, threads, and frameworks.
 """
 
 from __future__ import annotations
@@ -16,113 +16,118 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
-from conediff.cli.check_cones import CASES, cone_errors
+from conediff.cli.check_cases import CASES, measure_errors
 from conediff.cli.info import FRAMEWORKS, Framework
 from conediff.errors import ConediffWarning, DegeneracyWarning
 from conediff.layer.layer import CvxpyLayer
 from conediff.program import Array
 
-# Relative to the largest entry of what is known. At default settings errors are far below.
+# Largest accepted error, relative to the largest entry of the known result. Errors at default settings are
+# far below it; a larger value would accept wrong digits of a broken build.
 TOLERANCE = 1e-7
 Errors = Mapping[str, float]
 
 
 def main() -> bool:
-    """Run all checks; print a line for each, and the verdict; return whether all passed."""
-    print(f"conediff checks itself: errors relative to what is known, at most {TOLERANCE:g}\n")
+    """Run all checks; print a line per check and a summary; return whether all passed."""
+    print(f"conediff checks itself: errors relative to the known results, at most {TOLERANCE:g}\n")
     start, failed, worst, count = time.perf_counter(), [], 0.0, 0
-    for name, check in checks():
+    for name, check in list_checks():
         count += 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", ConediffWarning)
                 errors = check()
-        except Exception as error:  # whatever goes wrong is what we are here to report
+        except Exception as error:  # any error of a check is a result to report
             failed.append(name)
             print(f"FAIL  {name}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
             continue
-        good = all(error <= TOLERANCE for error in errors.values())  # not so if one is NaN
+        good = all(error <= TOLERANCE for error in errors.values())  # False if an error is NaN
         if not good:
             failed.append(name)
         worst = max(worst, *errors.values())
-        said = ", ".join(f"{what} {error:.1e}" if error else f"{what} 0" for what, error in errors.items())
-        print(f"{'ok  ' if good else 'FAIL'}  {name}: {said}", flush=True)
+        listed = ", ".join(f"{key} {error:.1e}" if error else f"{key} 0" for key, error in errors.items())
+        print(f"{'ok  ' if good else 'FAIL'}  {name}: {listed}", flush=True)
     for framework in FRAMEWORKS:
         if not framework.installed:
             print(f"--    {framework.name}: not installed, so not checked; {framework.advice}")
-    print(f"\n{_verdict(failed, count, worst, time.perf_counter() - start)}")
+    print(f"\n{_summarise(failed, count, worst, time.perf_counter() - start)}")
     return not failed
 
 
-def _verdict(failed: list[str], count: int, worst: float, seconds: float) -> str:
+def _summarise(failed: list[str], count: int, worst: float, seconds: float) -> str:
+    """Return the last lines of the report."""
     if not failed:
         return (
             f"This installation gives right answers: all {count} checks passed in {seconds:.0f} seconds, "
             f"largest error {worst:.1e}."
         )
     return (
-        f"This installation gives WRONG answers, or none: {len(failed)} of {count} checks failed "
+        f"This installation gives WRONG answers or errors: {len(failed)} of {count} checks failed "
         f"({'; '.join(failed)}).\n"
-        "Do not rely on its gradients. Try again in a fresh environment (python -m venv) with nothing else\n"
-        "in it; if that does not help, report these lines and the output of: python -m conediff info"
+        "Do not rely on its gradients. Repeat the check in a new environment (python -m venv) with only\n"
+        "conediff in it; if it still fails, report these lines and the output of: python -m conediff info"
     )
 
 
-def checks() -> Iterator[tuple[str, Callable[[], Errors]]]:
-    """All checks for which the packages are there, with their names."""
+def list_checks() -> Iterator[tuple[str, Callable[[], Errors]]]:
+    """Yield the name and the function of every check whose packages are installed."""
     for case in CASES:
-        yield case.name, partial(cone_errors, case)
-    yield "quadratic form with a PSD parameter", quadratic_form
-    yield "dual variable and optimal value", dual_and_value
-    yield "geometric program", geometric_program
-    yield "all cones together, against differences", differences
-    yield "infeasible element in a batch", infeasible_element
-    yield "no derivative: a warning, and least squares", kink
-    yield "threads: the same digits as one thread", threads
+        yield case.name, partial(measure_errors, case)
+    yield "quadratic form with a PSD parameter", check_quadratic_form
+    yield "dual variable and optimal value", check_dual_and_value
+    yield "geometric program", check_geometric_program
+    yield "all cones together, against differences", check_differences
+    yield "infeasible element in a batch", check_infeasible_element
+    yield "no derivative: a warning, and least squares", check_kink
+    yield "threads: the same digits as one thread", check_threads
     for framework in FRAMEWORKS:
         if framework.installed:
-            run = through_torch if framework.package == "torch" else through_keras
-            yield f"{framework.name}: a gradient beside NumPy's", partial(run, framework)
+            run = check_torch if framework.package == "torch" else check_keras
+            yield f"{framework.name}: the same gradient as from NumPy", partial(run, framework)
 
 
-def relative(found: Any, exact: Any) -> float:
-    """Largest error relative to the largest entry; NaN if something found is NaN."""
+def relative_error(found: Any, exact: Any) -> float:
+    """Return the largest error relative to the largest exact entry; NaN if an entry found is NaN."""
     found, exact = np.asarray(found, dtype=float), np.asarray(exact, dtype=float)
     return float(np.abs(found - exact).max() / np.abs(exact).max())
 
 
-def quadratic_form() -> Errors:
-    """The minimiser of x'Px / 2 - 1'x is P^-1 1."""
+def check_quadratic_form() -> Errors:
+    """Check that the minimiser of x'Px / 2 - 1'x is P^-1 1."""
     x, P = cp.Variable(2), cp.Parameter((2, 2), PSD=True)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, P) / 2 - cp.sum(x))), [P], [x])
     value, w = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([1.0, -2.0])
     solution, exact = layer.solve(value), np.linalg.solve(value, np.ones(2))
     pulled = -np.outer(np.linalg.solve(value, w), exact)
-    gradient = relative(solution.vjp(w)[0], (pulled + pulled.T) / 2)
-    return {"value": relative(solution.values[0], exact), "gradient": gradient}
+    gradient = relative_error(solution.vjp(w)[0], (pulled + pulled.T) / 2)
+    return {"value": relative_error(solution.values[0], exact), "gradient": gradient}
 
 
-def dual_and_value() -> Errors:
-    """Of |x|^2 with 1'x = b: x = b / n, the dual is -2 b / n, and the value b^2 / n."""
+def check_dual_and_value() -> Errors:
+    """Check |x|^2 minimised subject to 1'x = b: the dual variable is -2 b / n, the value b^2 / n (n = 4)."""
     x, b = cp.Variable(4), cp.Parameter()
     total = cp.sum(x) == b
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [total])
     solution = CvxpyLayer(problem, [b], [total.dual_variables[0], problem.objective]).solve(3.0)
     return {
-        "value": relative(solution.values, [-1.5, 2.25]),
-        "gradient": relative([solution.vjp(1.0, None)[0], solution.vjp(None, 1.0)[0]], [-0.5, 1.5]),
+        "value": relative_error(solution.values, [-1.5, 2.25]),
+        "gradient": relative_error([solution.vjp(1.0, None)[0], solution.vjp(None, 1.0)[0]], [-0.5, 1.5]),
     }
 
 
-def geometric_program() -> Errors:
-    """The minimiser of x + c / x is the root of c."""
+def check_geometric_program() -> Errors:
+    """Check that the minimiser of x + c / x is the square root of c."""
     x, c = cp.Variable(pos=True), cp.Parameter(pos=True)
     solution = CvxpyLayer(cp.Problem(cp.Minimize(x + c / x)), [c], [x], gp=True).solve(4.0)
-    return {"value": relative(solution.values[0], 2.0), "gradient": relative(solution.vjp(1.0)[0], 0.25)}
+    return {
+        "value": relative_error(solution.values[0], 2.0),
+        "gradient": relative_error(solution.vjp(1.0)[0], 0.25),
+    }
 
 
-def _mixed() -> tuple[CvxpyLayer, Array]:
-    """A problem with most cones in it, and a batch of its parameter."""
+def _build_mixed_problem() -> tuple[CvxpyLayer, Array]:
+    """Return a layer whose problem has most kinds of cones, and a batch of values of its parameter."""
     x, X, c = cp.Variable(3), cp.Variable((2, 2), symmetric=True), cp.Parameter(3)
     objective = cp.sum_squares(x - c) + cp.norm(x - 1) + cp.sum(cp.exp(x)) + cp.lambda_max(X)
     problem = cp.Problem(
@@ -131,9 +136,9 @@ def _mixed() -> tuple[CvxpyLayer, Array]:
     return CvxpyLayer(problem, [c], [x]), np.random.default_rng(0).standard_normal((96, 3))
 
 
-def differences() -> Errors:
-    """Both modes against differences of fourth order along a direction."""
-    layer, values = _mixed()
+def check_differences() -> Errors:
+    """Check both modes against central differences of fourth order along one direction."""
+    layer, values = _build_mixed_problem()
     values = values[:4]
     rng, h = np.random.default_rng(1), 1e-3
     direction, w = rng.standard_normal(values.shape), rng.standard_normal(values.shape)
@@ -142,13 +147,13 @@ def differences() -> Errors:
     solution = layer.solve(values)
     (g,), (pushed,) = solution.vjp(w), solution.jvp(direction)
     return {
-        "gradient": relative(np.sum(np.asarray(g) * direction, axis=1), np.sum(w * slope, axis=1)),
-        "forward mode": relative(pushed, slope),
+        "gradient": relative_error(np.sum(np.asarray(g) * direction, axis=1), np.sum(w * slope, axis=1)),
+        "forward mode": relative_error(pushed, slope),
     }
 
 
-def infeasible_element() -> Errors:
-    """The least x above p is p, unless p exceeds the limit on its sum."""
+def check_infeasible_element() -> Errors:
+    """Check a batch whose second element is infeasible, as sum(p) > 1; the others have x = p."""
     x, p = cp.Variable(2), cp.Parameter(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= p, cp.sum(x) <= 1])
     layer = CvxpyLayer(problem, [p], [x], solver_args={"on_failure": "nan"})
@@ -156,15 +161,15 @@ def infeasible_element() -> Errors:
     solution = layer.solve(batch)
     (values,), (gradient,) = solution.values, solution.vjp(np.array([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]]))
     if not np.isnan(values[1]).all() or solution.status[1] != "infeasible":
-        raise ArithmeticError(f"an infeasible element was not found out: {solution.status}, {values[1]}")
+        raise ArithmeticError(f"an infeasible element was not recognised: {solution.status}, {values[1]}")
     return {
-        "values of the others": relative(values[good], batch[good]),
-        "gradient": relative(gradient, [[1, 2], [0, 0], [3, 4]]),
+        "values of the others": relative_error(values[good], batch[good]),
+        "gradient": relative_error(gradient, [[1, 2], [0, 0], [3, 4]]),
     }
 
 
-def kink() -> Errors:
-    """At p = 0 max(p, 0) has no derivative: any number from 0 to 1 will do, if it comes with a warning."""
+def check_kink() -> Errors:
+    """Check max(p, 0) at p = 0, where it has no derivative: the answer lies in [0, 1], with a warning."""
     x, p = cp.Variable(), cp.Parameter()
     solution = CvxpyLayer(cp.Problem(cp.Minimize((x - p) ** 2), [x >= 0]), [p], [x]).solve(0.0)
     with warnings.catch_warnings(record=True) as caught:
@@ -175,9 +180,9 @@ def kink() -> Errors:
     return {"outside of [0, 1] by": max(0.0, -slope, slope - 1)}
 
 
-def threads() -> Errors:
-    """Results do not depend on threads, to the last bit."""
-    layer, values = _mixed()
+def check_threads() -> Errors:
+    """Check that results with 1, 2 and 5 threads agree to the last bit."""
+    layer, values = _build_mixed_problem()
     found = []
     for count in (1, 2, 5):
         solution = layer.solve(values, solver_args={"threads": count})
@@ -187,33 +192,33 @@ def threads() -> Errors:
     return {"entries that differ": float(sum(np.count_nonzero(other != found[0]) for other in found[1:]))}
 
 
-def _projection() -> tuple[cp.Problem, cp.Parameter, cp.Variable, Array, Array]:
-    """Onto the simplex: the problem, its parameter, its variable, a point, and a cotangent.
+def _build_projection() -> tuple[cp.Problem, cp.Parameter, cp.Variable, Array, Array]:
+    """Return the projection onto the simplex: problem, parameter, variable, a point, and a cotangent.
 
-    The numbers are not rounded in single precision, to which Keras brings its data.
+    The numbers are exact in single precision, because Keras converts its data to that.
     """
     z, x = cp.Variable(4), cp.Parameter(4, name="x")
     problem = cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [cp.sum(z) == 1, z >= 0])
     return problem, x, z, np.array([0.875, 0.5, 0.625, -1.0]), np.array([1.0, -2.0, 0.5, 3.0])
 
 
-def through_torch(framework: Framework) -> Errors:
-    """Autograd through a layer."""
-    problem, x, z, point, w = _projection()
+def check_torch(framework: Framework) -> Errors:
+    """Check a PyTorch layer and its gradient by autograd against NumPy."""
+    problem, x, z, point, w = _build_projection()
     adapter = framework.load()
     tensor = adapter.torch.tensor(point, requires_grad=True)
     (value,) = adapter.CvxpyLayer(problem, [x], [z])(tensor)
     value.backward(adapter.torch.tensor(w))
     exact = CvxpyLayer(problem, [x], [z]).solve(point)
     return {
-        "value": relative(value.detach().numpy(), exact.values[0]),
-        "gradient": relative(tensor.grad.numpy(), exact.vjp(w)[0]),
+        "value": relative_error(value.detach().numpy(), exact.values[0]),
+        "gradient": relative_error(tensor.grad.numpy(), exact.vjp(w)[0]),
     }
 
 
-def through_keras(framework: Framework) -> Errors:
-    """One step of training, in a graph: by a rate of one along the gradient of a weight of the layer."""
-    problem, x, z, point, w = _projection()
+def check_keras(framework: Framework) -> Errors:
+    """Check one training step of a Keras layer in a graph: the step of a weight at rate 1 is its gradient."""
+    problem, x, z, point, w = _build_projection()
     adapter = framework.load()
     keras = adapter.keras
     least = cp.Parameter(4, name="least")
@@ -228,6 +233,6 @@ def through_keras(framework: Framework) -> Errors:
     model.train_on_batch(point[None], w[None])
     exact = CvxpyLayer(shifted, [x, least], [z]).solve(point, np.zeros(4))
     return {
-        "value": relative(value, exact.values[0]),
-        "gradient": relative(-layer.get_weights()[0], exact.vjp(w)[1]),
+        "value": relative_error(value, exact.values[0]),
+        "gradient": relative_error(-layer.get_weights()[0], exact.vjp(w)[1]),
     }

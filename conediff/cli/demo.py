@@ -1,8 +1,8 @@
-"""The main job on real data: tune an elastic net by following a gradient through the fitted problem.
+"""The demo: tunes an elastic net on real data by gradients through the fitted problem.
 
-The diabetes data of Efron et al. (2004), as scikit-learn ships them: 442 patients, ten features. A grid
-search can tune two regularisation weights; one weight for every feature is eleven dimensions, too many
-for a grid, but not for a gradient.
+The data are the diabetes data of Efron et al. (2004) in scikit-learn's copy: 442 patients, ten features. A
+grid search can tune two regularisation weights. With one l1 weight per feature there are eleven weights: too
+many for a grid, but not for a gradient.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from conediff.layer.layer import CvxpyLayer
 
 Array = NDArray[np.float64]
-# Tuned weights stay in this range, in natural logarithms.
+# Range of the natural logarithms of the tuned weights, for the grid and for the gradient steps.
 _BOUNDS = (-9.0, 3.0)
+# Grid points per weight: the grid search fits _GRID^2 models.
 _GRID = 15
 
 
 class Split(NamedTuple):
-    """Features and targets, standardised on the training part."""
+    """Features and targets of three parts, standardised by mean and deviation of the training part."""
 
     train: tuple[Array, Array]
     validation: tuple[Array, Array]
@@ -32,7 +33,7 @@ class Split(NamedTuple):
 
 
 def load(seed: int = 0) -> Split:
-    """Load the diabetes data, half for training, a quarter each for validation and for the test."""
+    """Load the diabetes data in random order: half for training, a quarter each for validation and test."""
     from sklearn.datasets import load_diabetes
 
     data = load_diabetes(scaled=False)
@@ -46,7 +47,7 @@ def load(seed: int = 0) -> Split:
 
 
 def elastic_net(X: Array, y: Array) -> CvxpyLayer:
-    """Return the fitted coefficients as a function of the features' l1 weights and of the l2 weight."""
+    """Return the layer that maps the features' l1 weights and the l2 weight to the fitted coefficients."""
     w = cp.Variable(X.shape[1], name="w")
     l1 = cp.Parameter(X.shape[1], nonneg=True, name="l1")
     l2 = cp.Parameter(nonneg=True, name="l2")
@@ -60,7 +61,7 @@ def mean_squared_error(w: Array, X: Array, y: Array) -> Any:
 
 
 def grid_search(layer: CvxpyLayer, split: Split) -> tuple[Array, float]:
-    """Try a grid of one l1 and one l2 weight, all fits in one call; return the best logarithms and loss."""
+    """Fit a grid of l1 and l2 weights in one call; return the best log weights and their loss."""
     log_weights = np.linspace(*_BOUNDS, _GRID)
     l1, l2 = np.meshgrid(log_weights, log_weights, indexing="ij")
     features = split.train[0].shape[1]
@@ -82,7 +83,7 @@ def loss_and_gradient(theta: Array, layer: CvxpyLayer, split: Split) -> tuple[fl
 
 
 def tune(theta: Array, layer: CvxpyLayer, split: Split, steps: int = 60) -> tuple[Array, list[float]]:
-    """Follow the gradient by L-BFGS-B, with a progress bar; return the weights and the losses."""
+    """Minimise the validation loss by L-BFGS-B, with a progress bar; return log weights and losses."""
     from scipy.optimize import minimize
     from tqdm import tqdm
 
@@ -108,7 +109,7 @@ def tune(theta: Array, layer: CvxpyLayer, split: Split, steps: int = 60) -> tupl
 
 
 def picture_formats() -> list[str]:
-    """Return the endings that a picture's name may have."""
+    """Return the file name extensions that matplotlib can write."""
     from matplotlib.figure import Figure
 
     return sorted(Figure().canvas.get_supported_filetypes())
@@ -117,7 +118,7 @@ def picture_formats() -> list[str]:
 def draw(
     path: Path, losses: list[float], grid_loss: float, before: Array, w: Array, names: list[str]
 ) -> None:
-    """Save a picture: the loss as it falls, and the coefficients of the grid's and of the tuned fit."""
+    """Save a picture of the losses per step, and of the coefficients fitted with grid and tuned weights."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -137,7 +138,7 @@ def draw(
 
 
 def main(output: Path = Path("conediff_demo.png"), steps: int = 60) -> dict[str, float]:
-    """Run the demo; print what it did; return the losses it found."""
+    """Run the demo; print and return the losses."""
     split = load()
     layer = elastic_net(*split.train)
     print(
@@ -163,7 +164,7 @@ def main(output: Path = Path("conediff_demo.png"), steps: int = 60) -> dict[str,
         f"{1 - results['tuned'] / grid_loss:.1%} below the grid's best"
     )
     print(
-        f"on the test set, which nothing was tuned on: {results['grid_test']:.4f} (grid) and "
+        f"on the test set, which was not used for tuning: {results['grid_test']:.4f} (grid) and "
         f"{results['tuned_test']:.4f} (gradient)"
     )
     dropped = [name for name, value in zip(split.names, w, strict=True) if abs(value) < 1e-8]

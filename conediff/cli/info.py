@@ -1,4 +1,4 @@
-"""What is installed here: versions, threads, BLAS, and the frameworks that conediff can be used from."""
+"""Describes this installation: versions, threads, BLAS, and the frameworks that conediff can be used from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 import conediff
 from conediff.parallel.threads import default_threads
 
-# What conediff cannot do without; then what its extras bring.
+# Packages that conediff needs, and packages that its extras install.
 REQUIRED = ("numpy", "scipy", "cvxpy", "scs", "qdldl", "threadpoolctl")
 OPTIONAL = ("torch", "tensorflow", "keras", "matplotlib", "scikit-learn", "tqdm")
 
@@ -29,11 +29,11 @@ class Framework:
     Parameters
     ----------
     name : str
-        As people call it.
+        The framework's own spelling of its name.
     package : str
-        What has to be importable.
+        The package whose import must succeed.
     adapter : str
-        conediff's module for it.
+        The module of conediff that adapts it.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Framework:
 
     @property
     def advice(self) -> str:
-        """The command that installs what is missing."""
+        """The command that installs the framework with conediff."""
         return f'pip install "conediff[{self.adapter.partition(".")[2]}]"'
 
     @property
     def installed(self) -> bool:
-        """Whether the framework itself is there."""
+        """Whether the framework itself is installed."""
         return find_spec(self.package) is not None
 
     def load(self) -> Any:
-        """Import the adapter; whatever is wrong with the framework shows here."""
-        # Before TensorFlow is imported, so that what it says about itself does not bury what we say.
+        """Import and return the adapter; raise whatever a broken framework raises on import."""
+        # Set before TensorFlow is imported: its start-up messages would bury this command's output.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         return import_module(self.adapter)
 
@@ -64,7 +64,7 @@ FRAMEWORKS = (
 
 
 def package_version(package: str) -> str | None:
-    """Return the version of an installed package, also of its variants such as tensorflow-cpu."""
+    """Return the version of a package or its variant for CPUs (tensorflow-cpu); None if not installed."""
     for name in (package, f"{package}-cpu"):
         try:
             return version(name)
@@ -73,7 +73,7 @@ def package_version(package: str) -> str | None:
     return None
 
 
-def described() -> tuple[list[str], bool]:
+def describe_installation() -> tuple[list[str], bool]:
     """Describe this installation.
 
     Returns
@@ -81,35 +81,36 @@ def described() -> tuple[list[str], bool]:
     lines : list of str
         As ``python -m conediff info`` prints them.
     good : bool
-        Whether all that is required is there, and every installed framework can be used.
+        Whether all required packages are installed, and every installed framework can be imported.
     """
     missing = [package for package in REQUIRED if package_version(package) is None]
     lines = [
         f"conediff {conediff.__version__} in {Path(conediff.__file__).parent}",
         f"Python {platform.python_version()}, {platform.platform()}",
         f"threads: {default_threads()} (processors that this process may use)",
-        *_blas(),
+        *_describe_blas(),
         "",
     ]
     for package in (*REQUIRED, *OPTIONAL):
         found = package_version(package)
         note = "MISSING: pip install " + package if package in missing else "not installed"
         lines.append(f"{package} {found or note}")
-    states = [_state(framework) for framework in FRAMEWORKS]
+    states = [_describe(framework) for framework in FRAMEWORKS]
     lines += ["", "NumPy: usable, import conediff", *(line for line, _ in states)]
     return lines, not missing and all(good for _, good in states)
 
 
-def _blas() -> Iterator[str]:
+def _describe_blas() -> Iterator[str]:
+    """Yield one line per loaded BLAS library."""
     for library in threadpool_info():
         if library["user_api"] == "blas":
             name = f"{library['internal_api']} {library['version'] or ''}".strip()
             where, threads = Path(library["filepath"]).parent.name, library["num_threads"]
-            yield f"BLAS: {name} in {where}, {threads} threads; held at one while conediff works"
+            yield f"BLAS: {name} in {where}, {threads} threads; limited to one while conediff works"
 
 
-def _state(framework: Framework) -> tuple[str, bool]:
-    """Say whether a framework can be used, and how; True unless it is installed and cannot."""
+def _describe(framework: Framework) -> tuple[str, bool]:
+    """Return a line on how a framework can be used, and False if it is installed but cannot be imported."""
     if not framework.installed:
         return f"{framework.name}: not installed; {framework.advice}", True
     try:

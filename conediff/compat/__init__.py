@@ -1,6 +1,8 @@
-"""Other libraries' interfaces: ``import conediff.compat as diffcp`` runs programs written for diffcp.
+"""Interfaces of other libraries: ``import conediff.compat as diffcp`` runs programs written for diffcp.
 
-``diffcp`` has diffcp's functions, ``cvxpylayers`` the translation of cvxpylayers' arguments.
+``diffcp`` has diffcp's functions. They use ``arguments`` (reads diffcp's arguments), ``solving`` (solves
+lists of programs) and ``lpgd`` (derivatives as differences). ``cvxpylayers`` translates cvxpylayers'
+arguments. ``constants`` has the names that several of these modules translate.
 """
 
 from conediff.compat.diffcp import (

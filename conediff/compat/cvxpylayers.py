@@ -1,40 +1,45 @@
-"""How cvxpylayers and diffcp say what is said otherwise here, so that their users' calls run as they are."""
+"""Translates the arguments of cvxpylayers and diffcp, so that calls written for them run unchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from conediff.compat.constants import (
+    INACCURATE_TOLERANCES,
+    ITERATION_LIMITS,
+    METHODS,
+    OTHER_TOLERANCES,
+    SCS_BUILDS,
+)
 from conediff.errors import ConediffWarning, warn
 
-# diffcp's mode and our method: LSQR defines the derivative, "auto" computes the same one faster.
-_METHODS = {"lsqr": "auto", "lsmr": "lsmr", "dense": "dense"}
+# Values of ``solve_method`` that mean SCS.
 _SAME_SOLVER = (None, "SCS", "DIFFCP")
-# Of SCS's builds, whose results agree; the tolerances of other solvers, which refinement meets anyway.
-_WITHOUT_EFFECT = {"use_indirect", "gpu", "mkl", "cg_rate"}
-_OF_OTHERS = {"abstol", "reltol", "feastol", "abstol_inacc", "reltol_inacc", "feastol_inacc"}
-_OF_OTHERS |= {"tol_gap_abs", "tol_gap_rel", "tol_feas"}
-# How they limit iterations, to a few dozen where SCS takes thousands; without such a solver a slip for SCS's.
-_LIMITS = {"max_iters", "max_iter"}
 _JOBS = ("n_jobs_forward", "n_jobs_backward")
-# Names that `translated` takes away.
-FOREIGN = frozenset({"solve_method", "mode", *_JOBS, *_WITHOUT_EFFECT, *_OF_OTHERS})
+# Settings that are removed: they choose or tune a build of SCS, or are tolerances of other solvers.
+_WITHOUT_EFFECT = SCS_BUILDS | {"cg_rate"} | OTHER_TOLERANCES | INACCURATE_TOLERANCES
+# Names that `translate_arguments` replaces or removes.
+FOREIGN = frozenset({"solve_method", "mode", *_JOBS}) | _WITHOUT_EFFECT
 
-_said: set[str] = set()
+# Messages that were issued already, each once per process.
+_issued: set[str] = set()
 
 
-def translated(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return solver arguments in our own words.
+def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return solver arguments with conediff's names and values.
 
-    ``mode`` becomes ``method``, the larger of ``n_jobs_forward`` and ``n_jobs_backward`` ``threads``;
-    ``solve_method`` goes, with a warning if it is not SCS, and so do settings that only other solvers have.
+    ``mode`` becomes ``method``; the larger of ``n_jobs_forward`` and ``n_jobs_backward`` becomes ``threads``.
+    ``solve_method`` is removed, with a warning if it is not SCS. Settings that only other solvers have are
+    removed. Iteration limits are removed if another solver is named, because they are too small for SCS;
+    otherwise ``max_iter`` stays, and is refused later as a misspelt ``max_iters``.
 
     Raises
     ------
     ValueError
         If a mode or a number of jobs cannot be used.
     TypeError
-        If the arguments are no mapping, or the solver is no name.
+        If ``arguments`` is not a mapping, or the solver is not a string.
     """
     if not isinstance(arguments, Mapping):
         raise TypeError(f"solver_args must be a mapping of names to values, got {arguments!r}")
@@ -44,15 +49,15 @@ def translated(arguments: Mapping[str, Any]) -> dict[str, Any]:
     solver = arguments.get("solve_method")
     check_solver(solver)
     if str(solver).upper() not in map(str, _SAME_SOLVER):
-        result = {name: value for name, value in result.items() if name not in _LIMITS}
+        result = {name: value for name, value in result.items() if name not in ITERATION_LIMITS}
     if "mode" in arguments:
         mode = arguments["mode"]
-        if mode not in _METHODS:
+        if mode not in METHODS:
             raise ValueError(
-                f"mode must be one of {', '.join(_METHODS)}, got {mode!r}; derivatives are exact here, and "
-                "conediff.compat has the lpgd modes of diffcp"
+                f"mode must be one of {', '.join(METHODS)}, got {mode!r}; layers compute exact derivatives, "
+                "and conediff.compat has the lpgd modes of diffcp"
             )
-        result.setdefault("method", _METHODS[mode])
+        result.setdefault("method", METHODS[mode])
     jobs = [arguments[name] for name in _JOBS if name in arguments]
     if jobs:
         for job in jobs:
@@ -63,47 +68,49 @@ def translated(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_solver(solver: Any) -> None:
-    """Say once that another solver than SCS is not used.
+    """Warn, once per name, if the solver is not SCS: it is not used.
 
     Raises
     ------
     TypeError
-        If it is no name.
+        If the solver is not a string or None.
     """
     if solver is not None and not isinstance(solver, str):
         raise TypeError(
-            f"the solver must be a name, got {solver!r}; conediff solves with SCS, and takes no solver of "
-            "the user's own"
+            f"the solver must be a name, got {solver!r}; conediff solves with SCS and does not accept "
+            "solver objects"
         )
     if solver is not None and solver.upper() not in _SAME_SOLVER:
-        _say_once(
-            f"the solver {solver!r} is not used: conediff solves with SCS, and refines what that returns "
-            "to a relative residual of 1e-10"
+        _warn_once(
+            f"the solver {solver!r} is not used: conediff solves with SCS and refines the solution to a "
+            "relative residual of 1e-10"
         )
 
 
-def constructor_arguments(
+def read_constructor_arguments(
     gp: Any,
     solver_args: Any,
     solver: Any = None,
     verbose: bool = False,
     custom_method: Any = None,
 ) -> tuple[bool, Mapping[str, Any] | None]:
-    """Return ``gp`` and ``solver_args`` of a constructor that also takes the arguments of cvxpylayers.
+    """Return ``gp`` and ``solver_args`` of a constructor that also accepts the arguments of cvxpylayers.
 
     Raises
     ------
     TypeError
-        If one of them cannot be honoured.
+        If ``gp`` is not a bool, ``custom_method`` is given, or the solver is not a string.
     """
-    if gp is None or isinstance(gp, str):  # the fourth and fifth positions of cvxpylayers 1.x: solver, gp
+    if gp is None or isinstance(gp, str):  # positions 4 and 5 of cvxpylayers 1.x are solver, gp
         solver, gp = (gp if solver is None else solver), solver_args
         solver_args = None
         gp = False if gp is None else gp
     if not isinstance(gp, bool):
         raise TypeError(f"gp must be True or False, got {gp!r}")
     if custom_method is not None:
-        raise TypeError("custom_method cannot be used: conediff solves and differentiates by its own methods")
+        raise TypeError(
+            "custom_method is not supported: conediff solves and differentiates by its own methods"
+        )
     check_solver(solver)
     if solver is not None:
         solver_args = {"solve_method": solver, **(solver_args or {})}
@@ -112,7 +119,7 @@ def constructor_arguments(
     return gp, solver_args
 
 
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
+def _warn_once(message: str) -> None:
+    if message not in _issued:
+        _issued.add(message)
         warn(message, ConediffWarning)

@@ -19,7 +19,7 @@ class PileSolver:
 
     def __init__(self, pattern: KKTPattern, count: int) -> None:
         self.count = count
-        stacked = Pattern((pattern.size,) * 2, pattern.indptr, pattern.indices).stacked(count)
+        stacked = Pattern((pattern.size,) * 2, pattern.indptr, pattern.indices).block_diagonal(count)
         self.matrix = stacked.matrix(np.zeros(stacked.nnz))
         self._sign = np.tile(pattern.sign, count)
         self._solver: qdldl.Solver | None = None

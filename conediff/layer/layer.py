@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.compat.cvxpylayers import FOREIGN, constructor_arguments, translated
+from conediff.compat.cvxpylayers import FOREIGN, read_constructor_arguments, translate_arguments
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
 from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
@@ -89,7 +89,7 @@ class CvxpyLayer:
     ) -> None:
         from conediff.layer.canonical import canonicalise
 
-        gp, solver_args = constructor_arguments(gp, solver_args, solver, verbose, custom_method)
+        gp, solver_args = read_constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = _updated(Settings(), solver_args)
         self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
 
@@ -254,7 +254,7 @@ class CvxpyLayer:
 
 def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:
     """Return settings with some replaced; names of cvxpylayers are translated."""
-    return settings.updated(translated(solver_args), FOREIGN) if solver_args else settings
+    return settings.updated(translate_arguments(solver_args), FOREIGN) if solver_args else settings
 
 
 class OptLayer(CvxpyLayer):
@@ -294,9 +294,9 @@ class OptLayer(CvxpyLayer):
         equalities: Sequence[Callable[..., Any]] = (),
         **solver_args: Any,
     ) -> None:
-        from conediff.layer.canonical import stated_problem
+        from conediff.layer.canonical import build_problem
 
-        problem = stated_problem(variables, parameters, objective, inequalities, equalities)
+        problem = build_problem(variables, parameters, objective, inequalities, equalities)
         super().__init__(problem, parameters, variables, solver_args=solver_args)
 
     def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:

@@ -1,7 +1,8 @@
-"""Cone programs: one as a user states it, and stacks of programs that share sizes, sparsity and cones.
+"""Cone programs: a single validated program, and stacks of programs with equal sizes, sparsity and cones.
 
-In the order of use: ``pattern`` (sparsity of one matrix), ``data`` (what a stack shares, and its
-numbers), ``cone_program`` (one validated program), ``tangent`` (perturbations and cotangents of the data).
+The modules in the order of use: ``pattern`` (sparsity of one matrix), ``data`` (the structure that the
+programs of a stack share, and their numbers), ``cone_program`` (one validated program), ``tangent`` (products
+with tangents of the data, cotangents of the data as outer products), ``constants``.
 """
 
 from conediff.program.cone_program import ConeProgram

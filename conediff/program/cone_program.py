@@ -1,4 +1,4 @@
-"""A cone program as a user states it: frozen, validated, in SCS's conventions."""
+"""One cone program: immutable, validated, in SCS's conventions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from conediff.cones import ProductCone
 from conediff.errors import ParameterError
+from conediff.program.constants import SYMMETRY_TOLERANCE
 from conediff.program.data import ConeData, Structure
-from conediff.program.pattern import Array, Pattern
+from conediff.program.pattern import Array, Pattern, union
 
 
 class ConeProgram:
@@ -23,21 +24,21 @@ class ConeProgram:
         \text{minimise } \tfrac12 x^\top P x + c^\top x \quad
         \text{subject to } A x + s = b,\; s \in K.
 
-    The data are copied, and never change afterwards.
+    The data are copied and cannot be changed afterwards.
 
     Parameters
     ----------
     A : sparse matrix or array, shape (m, n)
         Rows in SCS's order: zero cone, nonnegative, box, second-order, PSD, complex PSD, exponential, dual
-        exponential, power. PSD blocks are the lower triangle in column-major order, off-diagonals times
-        the root of 2.
+        exponential, power. A PSD block is the lower triangle in column-major order, its off-diagonal entries
+        multiplied by the square root of 2.
     b : array, shape (m,)
     c : array, shape (n,)
     cones : mapping
-        SCS's: ``z``, ``l``, ``bl``, ``bu``, ``q``, ``s``, ``cs``, ``ep``, ``ed``, ``p`` (a negative exponent
-        is a dual power cone).
+        SCS's dictionary, with keys ``z``, ``l``, ``bl``, ``bu``, ``q``, ``s``, ``cs``, ``ep``, ``ed``, ``p``
+        (a negative exponent means the dual power cone).
     P : sparse matrix or array, shape (n, n), optional
-        Symmetric positive semidefinite, both triangles.
+        Symmetric positive semidefinite, with both triangles; zero by default.
 
     Raises
     ------
@@ -46,9 +47,9 @@ class ConeProgram:
     ParameterError
         If an entry of the data is NaN or infinite.
     TypeError
-        If data are complex, or the cones are no mapping.
+        If data are complex or not numbers, or ``cones`` is not a mapping.
     ValueError
-        If shapes do not fit, or P is not symmetric.
+        If shapes do not fit, A has no columns, or P is not symmetric.
 
     Examples
     --------
@@ -82,8 +83,9 @@ class ConeProgram:
         cone = ProductCone.from_dict(cones)
         if cone.dim != m:
             raise ValueError(
-                f"the cones have {cone.dim} rows in all, but A has {m}; of {dict(cones)} a PSD cone of order "
-                "k counts k (k + 1) / 2, an exponential or power cone three, a box its bounds and one more"
+                f"the cones have {cone.dim} rows in all, but A has {m}; the cones are {dict(cones)}. A PSD "
+                "cone of order k has k (k + 1) / 2 rows, an exponential or power cone has 3, a box has one "
+                "row more than it has bounds"
             )
         self.structure = Structure(Pattern.of(self._P), Pattern.of(self._A), cone)
 
@@ -109,7 +111,7 @@ class ConeProgram:
 
     @property
     def cones(self) -> dict[str, Any]:
-        """The cones as SCS's dictionary."""
+        """SCS's dictionary of the cones."""
         return self.structure.cone.to_dict()
 
     @property
@@ -124,7 +126,7 @@ class ConeProgram:
 
     @cached_property
     def data(self) -> ConeData:
-        """The numbers, as a stack of one program."""
+        """The numbers of the program as a stack of one."""
         return ConeData(self._P.data[None], self._A.data[None], self._b[None], self._c[None])
 
     def __repr__(self) -> str:
@@ -132,7 +134,7 @@ class ConeProgram:
 
 
 def _matrix(name: str, value: Any) -> sp.csc_array:
-    """Copy into sorted CSC; explicit zeros stay, for they belong to the pattern."""
+    """Return a float64 copy in CSC with sorted, unique indices; stored zeros stay part of the pattern."""
     if np.dtype(getattr(value, "dtype", float)).kind == "c":
         raise TypeError(
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
@@ -152,6 +154,7 @@ def _matrix(name: str, value: Any) -> sp.csc_array:
 
 
 def _vector(name: str, value: ArrayLike) -> Array:
+    """Return a float64 copy; raise if it is complex, not one-dimensional or not finite."""
     if np.iscomplexobj(value):
         raise TypeError(
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
@@ -166,6 +169,7 @@ def _vector(name: str, value: ArrayLike) -> Array:
 
 
 def _numbers(name: str, value: Any) -> Array:
+    """Return the value as a float64 array; raise TypeError if it is None or not numeric."""
     try:
         if value is None:
             raise TypeError
@@ -177,16 +181,19 @@ def _numbers(name: str, value: Any) -> Array:
 
 
 def _symmetric(value: Any, n: int) -> sp.csc_array:
-    """Check that P is symmetric, and give it a symmetric pattern."""
+    """Return P with a symmetric pattern; raise ValueError if its values are not symmetric.
+
+    The partner of an entry that is stored in one triangle only is a stored zero.
+    """
     P = _matrix("P", value)
     if P.shape != (n, n):
         raise ValueError(f"P must have shape ({n}, {n}), but has {P.shape}")
-    if P.nnz and abs(P - P.T).max() > 1e-12 * abs(P).max():
+    if P.nnz and abs(P - P.T).max() > SYMMETRY_TOLERANCE * abs(P).max():
         raise ValueError(
-            "P must be symmetric, with both triangles given; from an upper triangle: U + U.T - diag"
+            "P must be symmetric, with both triangles; from an upper triangle U compute U + U.T - diag(U)"
         )
-    entries, mirrored = P.tocoo(), P.T.tocoo()
-    # Zeros at the mirrored places: a stored zero in one triangle then has a partner in the other.
-    rows, columns = np.concatenate([entries.row, mirrored.row]), np.concatenate([entries.col, mirrored.col])
-    values = np.concatenate([entries.data, np.zeros(P.nnz)])
-    return sp.csc_array((values, (rows, columns)), shape=(n, n))
+    entries = P.tocoo()
+    pattern, (at, _) = union((n, n), [(entries.row, entries.col), (entries.col, entries.row)])
+    values = np.zeros(pattern.nnz)
+    values[at] += P.data
+    return pattern.matrix(values)

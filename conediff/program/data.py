@@ -1,7 +1,7 @@
-"""What the programs of a stack share (sizes, sparsity, cones), and the numbers in which they differ.
+"""The structure that the programs of a stack share (sizes, sparsity, cones), and their numbers.
 
 Behind the public interface everything works on a *stack*: one `Structure`, and `ConeData` whose arrays have a
-leading axis for the programs. A single program is a stack of one.
+leading axis over the programs. A single program is a stack of one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Structure:
     Parameters
     ----------
     P : Pattern, shape (n, n)
-        Both triangles are stored; may be empty.
+        Symmetric: both triangles are stored. May be empty.
     A : Pattern, shape (m, n)
     cone : ProductCone
-        Of dimension m, rows in SCS's order.
+        Of dimension m, its rows in SCS's order.
     """
 
     P: Pattern
@@ -46,7 +46,7 @@ class Structure:
 
 @dataclass(frozen=True, eq=False)
 class ConeData:
-    """The numbers of a stack of programs; an array of one row serves the whole stack.
+    """The numbers of a stack of B programs; an array with one row is shared by all of them.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class ConeData:
     @property
     def count(self) -> int:
         """Number of programs in the stack."""
-        lengths = (len(part) for part in (self.P, self.A, self.b, self.c))
+        lengths = (len(array) for array in (self.P, self.A, self.b, self.c))
         return next((length for length in lengths if length != 1), 1)
 
     @property
@@ -73,17 +73,17 @@ class ConeData:
         return all(bool(np.isfinite(part).all()) for part in (self.P, self.A, self.b, self.c))
 
     def repeated(self, count: int) -> ConeData:
-        """Return a stack of ``count`` programs from one of so many, or of one that they all share."""
+        """Return the data as a stack of ``count`` programs; `count` must be 1 or ``count`` already."""
         if self.count == count:
             return self
         return replace(self, c=np.broadcast_to(self.c, (count, self.c.shape[1])))
 
     def zeros(self) -> ConeData:
-        """Return zeros, of one row, for the same structure."""
-        return ConeData(*(np.zeros((1, part.shape[1])) for part in (self.P, self.A, self.b, self.c)))
+        """Return zeros for the same structure, with one row."""
+        return ConeData(*(np.zeros((1, array.shape[1])) for array in (self.P, self.A, self.b, self.c)))
 
     def take(self, index: NDArray[np.intp] | slice) -> ConeData:
-        """Return the programs at these positions; what is shared stays shared."""
+        """Return the programs at these positions; arrays with one row stay as they are."""
         return ConeData(*(a if len(a) == 1 else a[index] for a in (self.P, self.A, self.b, self.c)))
 
 

@@ -1,4 +1,4 @@
-"""Sparsity of a matrix, once for all the matrices of a stack that share it."""
+"""The sparsity pattern that all matrices of a stack share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from conediff.program.constants import CACHED_BLOCK_DIAGONALS, DENSE_MINIMUM, DENSE_RATIO
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.signedinteger[Any]]
-
-# Block-diagonal patterns that a pattern keeps; more would hold memory for batch sizes no longer in use.
-_KEPT_STACKS = 4
-# Products use filled matrices if rows * columns <= _DENSE_RATIO * nnz + _DENSE_MINIMUM: a sparse product
-# costs several times as much per entry as a dense one, and about 10 microseconds a call.
-_DENSE_RATIO, _DENSE_MINIMUM = 4, 256
 
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Sparsity of a matrix in compressed columns, rows sorted within each column.
+    """Sparsity of a matrix in compressed columns, with sorted rows within each column.
 
     Parameters
     ----------
@@ -45,31 +41,32 @@ class Pattern:
 
     @property
     def nnz(self) -> int:
+        """Number of stored entries."""
         return int(self.indices.size)
 
     @cached_property
     def columns(self) -> Indices:
-        """Column of every stored entry, shape (nnz,); `indices` are the rows."""
+        """Column of every stored entry, shape (nnz,); `indices` has the rows."""
         return np.repeat(np.arange(self.shape[1], dtype=np.int32), np.diff(self.indptr))
 
     @cached_property
     def mirror(self) -> Indices:
-        """Where the entry at (column, row) of every stored (row, column) stands; of a symmetric pattern."""
+        """Position of entry (j, i) for every stored entry (i, j) of a symmetric pattern, shape (nnz,)."""
         return np.lexsort((self.columns, self.indices))
 
     @cached_property
     def _is_dense(self) -> bool:
-        """Whether products with filled matrices are faster."""
-        return self.shape[0] * self.shape[1] <= _DENSE_RATIO * self.nnz + _DENSE_MINIMUM
+        """Whether products with dense matrices are faster."""
+        return self.shape[0] * self.shape[1] <= DENSE_RATIO * self.nnz + DENSE_MINIMUM
 
     @cached_property
     def _flat(self) -> Indices:
-        """Place of every stored entry in a filled matrix, in C order."""
+        """Flat position of every stored entry in a dense matrix, in C order."""
         return self.indices.astype(np.intp) * self.shape[1] + self.columns
 
     @cached_property
     def _blank(self) -> tuple[sp.csc_array, sp.csr_array]:
-        """The matrix and its transpose without values: SciPy's checks, once."""
+        """The matrix and its transpose with zero values; SciPy checks the indices here, not in copies."""
         matrix = sp.csc_array((np.zeros(self.nnz), self.indices, self.indptr), shape=self.shape)
         matrix.has_sorted_indices = True
         transposed = matrix.T
@@ -89,21 +86,21 @@ class Pattern:
         return matrix
 
     @cached_property
-    def _stacks(self) -> dict[int, Pattern]:
+    def _block_diagonals(self) -> dict[int, Pattern]:
         return {}
 
-    def stacked(self, count: int) -> Pattern:
-        """Return the pattern of ``count`` copies down a block diagonal; the last few are kept."""
+    def block_diagonal(self, count: int) -> Pattern:
+        """Return the pattern of ``count`` copies down a block diagonal; the last few patterns are cached."""
         if count == 1:
             return self
-        found = self._stacks.get(count)
+        found = self._block_diagonals.get(count)
         if found is None:
-            if len(self._stacks) >= _KEPT_STACKS:
-                self._stacks.clear()
-            found = self._stacks[count] = self._stacked(count)
+            if len(self._block_diagonals) >= CACHED_BLOCK_DIAGONALS:
+                self._block_diagonals.clear()
+            found = self._block_diagonals[count] = self._build_block_diagonal(count)
         return found
 
-    def _stacked(self, count: int) -> Pattern:
+    def _build_block_diagonal(self, count: int) -> Pattern:
         rows, columns = self.shape
         copies = np.arange(count, dtype=np.int32)[:, None]
         indices = (self.indices + copies * rows).ravel().astype(np.int32)
@@ -112,7 +109,7 @@ class Pattern:
         return Pattern((count * rows, count * columns), indptr, indices)
 
     def __reduce__(self) -> tuple[type[Pattern], tuple[Any, ...]]:
-        """Pickle the sparsity alone, not what was made from it."""
+        """Pickle shape and indices only, not the cached properties."""
         return Pattern, (self.shape, self.indptr, self.indices)
 
     def products(self, values: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
@@ -121,26 +118,26 @@ class Pattern:
         Parameters
         ----------
         values : array, shape (B, nnz) or (1, nnz)
-            One row serves the whole stack.
+            One row is shared by the whole stack.
 
         Returns
         -------
         matvec, rmatvec : callables
-            They take (B, columns) to (B, rows), and (B, rows) to (B, columns).
+            ``matvec`` maps shape (B, columns) to (B, rows), ``rmatvec`` maps (B, rows) to (B, columns).
         """
         rows, columns = self.shape
         if self._is_dense:
             flat = np.zeros((len(values), rows * columns))
             flat[:, self._flat] = values
-            filled = flat.reshape(len(values), rows, columns)
-            turned = filled.transpose(0, 2, 1)
-            return lambda x: (filled @ x[:, :, None])[:, :, 0], lambda y: (turned @ y[:, :, None])[:, :, 0]
+            dense = flat.reshape(len(values), rows, columns)
+            dense_t = dense.transpose(0, 2, 1)
+            return lambda x: (dense @ x[:, :, None])[:, :, 0], lambda y: (dense_t @ y[:, :, None])[:, :, 0]
         if len(values) == 1:
             single, single_t = self.matrix(values[0]), self.transposed(values[0])
             return lambda x: (single @ x.T).T, lambda y: (single_t @ y.T).T
         count = len(values)
-        stack = self.stacked(count)
-        block, transposed = stack.matrix(values.ravel()), stack.transposed(values.ravel())
+        pattern = self.block_diagonal(count)
+        block, transposed = pattern.matrix(values.ravel()), pattern.transposed(values.ravel())
         return (
             lambda x: (block @ x.ravel()).reshape(count, rows),
             lambda y: (transposed @ y.ravel()).reshape(count, columns),
@@ -148,25 +145,25 @@ class Pattern:
 
 
 def union(shape: tuple[int, int], places: Sequence[tuple[Indices, Indices]]) -> tuple[Pattern, list[Indices]]:
-    """Return the smallest pattern that has all the given places.
+    """Return the smallest pattern that contains all the given places.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns of the matrix.
     places : sequence of (rows, columns)
-        Integer arrays that broadcast to one shape each; places may repeat.
+        Pairs of integer arrays; the two of a pair broadcast to one shape. Places may repeat.
 
     Returns
     -------
     pattern : Pattern
     at : list of int arrays
-        For each of ``places``, in its broadcast shape, where its entries stand in the pattern.
+        For each pair of ``places``, in its broadcast shape: positions of its entries in the pattern.
     """
     height = max(shape[0], 1)
     keys = [np.asarray(columns, dtype=np.int64) * height + rows for rows, columns in places]
     unique, inverse = np.unique(np.concatenate([key.ravel() for key in keys]), return_inverse=True)
     indptr = np.searchsorted(unique, np.arange(shape[1] + 1, dtype=np.int64) * height)
     ends = np.cumsum([key.size for key in keys])[:-1]
-    at = [part.reshape(key.shape) for part, key in zip(np.split(inverse, ends), keys, strict=True)]
+    at = [block.reshape(key.shape) for block, key in zip(np.split(inverse, ends), keys, strict=True)]
     return Pattern(shape, indptr.astype(np.int32), (unique % height).astype(np.int32)), at

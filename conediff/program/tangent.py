@@ -1,4 +1,4 @@
-"""Perturbations of the data of a stack of programs, their products with a solution, and cotangents."""
+"""Tangents and cotangents of the data of a stack: products with a solution, and outer products of vectors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from conediff.program.pattern import Array
 
 
 class Products(NamedTuple):
-    """A perturbation of the data at a solution, by all that the derivative needs of it.
+    """The products of a tangent of the data with a solution: all that the derivative needs of the tangent.
 
     Attributes
     ----------
     Px, Ax, Aty : arrays, shape (B, n), (B, m), (B, n)
         dP x, dA x and dA'y.
     b, c : arrays, shape (B, m), (B, n)
-        db and dc.
+        db and dc; one row if the tangent has one.
     """
 
     Px: Array
@@ -29,33 +29,58 @@ class Products(NamedTuple):
 
 
 def products(structure: Structure, tangent: ConeData, x: Array, y: Array) -> Products:
-    """Return the products of a perturbation of the data on its own sparsity."""
+    """Return the products of a tangent of the data, on its own sparsity, with x and y."""
     dA, dAt = structure.A.products(tangent.A)
     return Products(structure.P.products(tangent.P)[0](x), dA(x), dAt(y), tangent.b, tangent.c)
 
 
 def outer(structure: Structure, x: Array, y: Array, r1: Array, r2: Array) -> ConeData:
-    """Return the cotangents of the data, from the multipliers r1 (B, n) and r2 (B, m).
+    r"""Return the cotangents of the data from a solution and the multipliers r1 and r2.
 
-    g_c = -r1, g_b = r2, g_A = -(y r1' + r2 x') and g_P = -(r1 x' + x r1')/2, on the sparsity of A and P.
+    .. math::
+        g_P = -\tfrac12 (r_1 x^\top + x r_1^\top), \quad g_A = -(y r_1^\top + r_2 x^\top), \quad
+        g_b = r_2, \quad g_c = -r_1
+
+    Parameters
+    ----------
+    x, y : arrays, shape (B, n), (B, m)
+        Primal and dual solution.
+    r1, r2 : arrays, shape (B, n), (B, m)
+        Multipliers that the adjoint derivative returns.
+
+    Returns
+    -------
+    ConeData
+        The entries of g_P and g_A on the sparsity patterns of P and A.
     """
     P, A = structure.P, structure.A
-    half = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
-    both = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
-    return ConeData(P=-half / 2, A=-both, b=r2, c=-r1)
+    symmetric = r1[:, P.indices] * x[:, P.columns] + x[:, P.indices] * r1[:, P.columns]
+    outer_A = y[:, A.indices] * r1[:, A.columns] + r2[:, A.indices] * x[:, A.columns]
+    return ConeData(P=-symmetric / 2, A=-outer_A, b=r2, c=-r1)
 
 
 def scaled(count: int, *arrays: Array) -> tuple[list[Array], Array]:
-    """Scale a stack of inputs to largest entries of one: the derivative is linear at every scale.
+    """Divide each element's inputs by their largest absolute entry; the derivative is linear.
 
-    Where an entry is not finite the input is replaced by zero and the size by NaN: the answer is then NaN.
+    Parameters
+    ----------
+    count : int
+        Number of elements B.
+    *arrays : arrays, shape (B, k) or (1, k)
+
+    Returns
+    -------
+    inputs : list of arrays, shape (B, k)
+    size : array, shape (B, 1)
+        Factors by which the results must be multiplied. An element with an entry that is not finite gets
+        zero inputs and the size NaN, so that its result is NaN.
     """
     size = np.zeros((count, 1))
     for array in arrays:
         size = np.maximum(size, np.abs(array).max(axis=1, keepdims=True, initial=0))
-    lost = ~np.isfinite(size)
-    if lost.any():
-        arrays = tuple(np.where(lost, 0, array) for array in arrays)
-        size[lost] = np.nan
+    not_finite = ~np.isfinite(size)
+    if not_finite.any():
+        arrays = tuple(np.where(not_finite, 0, array) for array in arrays)
+        size[not_finite] = np.nan
     divisor = np.where(size > 0, size, 1)
     return [np.broadcast_to(array / divisor, (count, array.shape[1])) for array in arrays], size

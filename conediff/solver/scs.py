@@ -92,11 +92,11 @@ class Pile:
         self.cone, self.rows = structure.cone.pile(count)
         self._cones = self.cone.to_scs()
         # A pile keeps the rows of each copy in their order, so the entries of a column stay sorted.
-        stacked = structure.A.stacked(count)
+        stacked = structure.A.block_diagonal(count)
         self._A = Pattern(stacked.shape, stacked.indptr, self.rows.ravel()[stacked.indices].astype(np.int32))
         upper = structure.P.indices <= structure.P.columns
         self._upper = np.flatnonzero(upper)
-        self._P = _upper_pattern(structure.P, upper).stacked(count)
+        self._P = _upper_pattern(structure.P, upper).block_diagonal(count)
         self._kept = _Workspaces()
 
     def solve(

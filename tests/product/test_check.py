@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conediff.__main__ import main
-from conediff.cli import check, check_cones
+from conediff.cli import check, check_cases
 from conediff.cli import info as installed
 from conediff.cones import registry
 
@@ -46,19 +46,19 @@ def test_all_is_well_here_and_no_picture_is_needed():
         assert f"{mark}{framework.name}" in result.stdout
 
 
-@pytest.mark.parametrize("case", check_cones.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", check_cases.CASES, ids=lambda case: case.name)
 def test_every_cone_is_looked_at_closely(case):
     off = dataclasses.replace(case, dx=case.dx + 1e-3 * np.abs(case.dx).max())
-    assert check_cones.cone_errors(off)["gradient"] > 5e-4
+    assert check_cases.measure_errors(off)["gradient"] > 5e-4
     off = dataclasses.replace(case, x=case.x + 1e-3 * np.abs(case.x).max())
-    assert check_cones.cone_errors(off)["value"] > 5e-4
-    assert max(check_cones.cone_errors(case).values()) < check.TOLERANCE
+    assert check_cases.measure_errors(off)["value"] > 5e-4
+    assert max(check_cases.measure_errors(case).values()) < check.TOLERANCE
 
 
 def test_every_kind_of_cone_is_there():
-    kinds = {key for case in check_cones.CASES for key, value in case.program.cones.items() if value}
+    kinds = {key for case in check_cases.CASES for key, value in case.program.cones.items() if value}
     assert kinds == {key for kind in registry.KINDS for key in kind.keys}
-    assert {np.sign(p) for case in check_cones.CASES for p in case.program.cones.get("p", ())} == {1, -1}
+    assert {np.sign(p) for case in check_cases.CASES for p in case.program.cones.get("p", ())} == {1, -1}
 
 
 def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
@@ -89,7 +89,7 @@ def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatc
     monkeypatch.setattr(BatchDerivative, "pull", wrong)
     code, named = failures(capsys)
     assert code == 1
-    assert len(named) == len(list(check.checks())) - 1  # threads agree on what is wrong
+    assert len(named) == len(list(check.list_checks())) - 1  # threads agree on what is wrong
 
 
 def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
@@ -110,7 +110,7 @@ def test_an_error_is_a_failure_and_the_others_are_still_run(alone, monkeypatch, 
     def broken():
         raise RuntimeError("no\n\nroom")
 
-    monkeypatch.setattr(check, "geometric_program", broken)
+    monkeypatch.setattr(check, "check_geometric_program", broken)
     assert main(["check"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  geometric program: RuntimeError: no room\n" in out

@@ -66,7 +66,7 @@ def test_demo_refuses_what_is_no_picture_before_it_works(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["demo", "--output", "picture.xyz"])
     assert caught.value.code == 2
-    assert "picture.xyz does not end in a format of pictures: " in capsys.readouterr().err
+    assert "picture.xyz does not end in a picture format: " in capsys.readouterr().err
 
 
 def test_demo_without_its_packages_says_what_to_install(monkeypatch, capsys):

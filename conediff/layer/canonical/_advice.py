@@ -1,4 +1,4 @@
-"""How to rewrite an expression that is not DPP."""
+"""Suggestions how to rewrite expressions that are not DPP or not DCP."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from cvxpy.expressions.expression import Expression
 from cvxpy.utilities import scopes
 
 
-def advice(culprit: Any) -> str:
-    """Say how to rewrite an expression that is not DPP."""
-    if isinstance(culprit, QuadForm):
+def suggest_rewrite(violation: Any) -> str:
+    """Return a sentence on how to rewrite an expression that is not DPP."""
+    if isinstance(violation, QuadForm):
         return (
-            "Write quad_form(x, P) with P a PSD parameter, x without parameters (else a variable that equals "
-            "it), and only as a term of the objective; or use sum_squares(L @ x) with a parameter L, P = L'L."
+            "Write quad_form(x, P) only as a term of the objective, with a PSD parameter P and an x without "
+            "parameters (or a variable that equals x); or use sum_squares(L @ x) with a parameter L where "
+            "P = L'L."
         )
-    if isinstance(culprit, DivExpression):
-        divisor = culprit.args[1]
+    if isinstance(violation, DivExpression):
+        divisor = violation.args[1]
         divisor = divisor.args[0] if isinstance(divisor, Promote) else divisor
-        return f"Introduce a parameter for the reciprocal of {divisor}, and multiply by it."
-    if isinstance(culprit, MulExpression | multiply):
-        if not culprit.variables():
-            return f"Introduce a parameter for the product {culprit}."
+        return f"Introduce a parameter for the reciprocal of {divisor} and multiply by it."
+    if isinstance(violation, MulExpression | multiply):
+        if not violation.variables():
+            return f"Introduce a parameter for the product {violation}."
         return (
-            f"In the product {culprit} both factors hold parameters: introduce a parameter for the product "
-            "of the two, or a variable that equals the factor with the variables."
+            f"In the product {violation} both factors hold parameters: introduce a parameter for the product "
+            "of the two parameters, or a variable that equals the factor with the variables."
         )
-    bent = _nonlinear_in_parameters(culprit)
-    if bent is not None:
-        return f"Introduce a parameter whose value is {bent}."
+    nonlinear = _find_nonlinear_in_parameters(violation)
+    if nonlinear is not None:
+        return f"Introduce a parameter whose value is {nonlinear}."
     return (
-        "A parameter may only be added, or multiply something without parameters: introduce a parameter "
-        "for each other function of parameters."
+        "A parameter may only be added to, or multiplied by, expressions without parameters: introduce a "
+        "parameter for each other function of parameters."
     )
 
 
-def _nonlinear_in_parameters(expression: Any) -> Any:
+def _find_nonlinear_in_parameters(expression: Any) -> Any:
     """Return the smallest subexpression that is a nonlinear function of parameters alone, or None."""
     for arg in expression.args:
-        found = _nonlinear_in_parameters(arg)
+        found = _find_nonlinear_in_parameters(arg)
         if found is not None:
             return found
     if expression.variables() or not isinstance(expression, Expression):
@@ -50,9 +51,9 @@ def _nonlinear_in_parameters(expression: Any) -> Any:
         return None if expression.is_affine() else expression
 
 
-def unsigned_factors(expression: Any) -> list[str]:
-    """Return what multiplies a curved expression without a sign that is known."""
-    found = [name for arg in expression.args for name in unsigned_factors(arg)]
+def find_unsigned_factors(expression: Any) -> list[str]:
+    """Return the factors of unknown sign that multiply a convex or concave expression."""
+    found = [name for arg in expression.args for name in find_unsigned_factors(arg)]
     if isinstance(expression, MulExpression | multiply):
         for factor, other in (expression.args, expression.args[::-1]):
             curved = other.variables() and not other.is_affine()

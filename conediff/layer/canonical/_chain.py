@@ -1,4 +1,4 @@
-"""cvxpy's chain of reductions: run once without parameter values, then read forward and back."""
+"""cvxpy's chain of reductions: run once without parameter values, then applied forward and back."""
 
 from __future__ import annotations
 
@@ -17,24 +17,32 @@ from cvxpy.reductions.solvers.conic_solvers.scs_conif import SCS
 from conediff.errors import ProblemError
 from conediff.program import Array
 
-# How cvxpy fails on what a reduction does not foresee, such as a parameter without a value.
-_LOOKUPS = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
+# Errors that cvxpy's reductions raise in cases they do not handle, such as a parameter without a value.
+_REDUCTION_ERRORS = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    NotImplementedError,
+)
 
 
 class _ParametricSCS(SCS):  # type: ignore[misc]
-    """SCS as cvxpy sees it, except that the program stays a function of the parameters."""
+    """cvxpy's interface to SCS, changed so that the program stays a function of the parameters."""
 
     REQUIRES_CONSTR = False
 
     def name(self) -> str:
-        # cvxpy wants names other than its own for solvers that are passed as objects.
+        # cvxpy rejects solver objects with the name of one of its own solvers.
         return "CONEDIFF"
 
     def supports_quad_obj(self) -> bool:
         return True
 
     def apply(self, problem: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Format the rows for SCS, and stop before any parameter value is read."""
+        """Format the rows for SCS without reading any parameter value."""
         prepare: Any = self._prepare_data_and_inv_data
         _, data, inverse = prepare(problem)
         inverse[cp.settings.OFFSET] = 0.0
@@ -43,7 +51,15 @@ class _ParametricSCS(SCS):  # type: ignore[misc]
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What cvxpy's chain made of a problem: the parametrised cone program, and the way back."""
+    """A parametrised cone program from cvxpy's chain, with the chain that inverts its solution.
+
+    Parameters
+    ----------
+    program : cvxpy's ParamConeProg
+    chain : cvxpy's SolvingChain
+    inverse : list
+        cvxpy's inversion data, one entry per reduction.
+    """
 
     program: Any
     chain: Any
@@ -51,16 +67,16 @@ class Reduced:
 
     @property
     def logarithms(self) -> dict[Any, Any]:
-        """Parameter -> the parameter that stands for its logarithm (geometric programs)."""
+        """The parameter for the logarithm of each parameter (geometric programs); otherwise empty."""
         for reduction in self.chain.reductions:
             if isinstance(reduction, Dgp2Dcp):
                 return dict(reduction.canon_methods._parameters)
         return {}
 
     def parameter_entries(self, entries: dict[int, Any]) -> dict[int, Any]:
-        """Send arrays from the user's parameters to the reduced ones; both are keyed by id."""
+        """Map arrays for the user's parameters to arrays for the reduced ones; both are keyed by id."""
         for reduction in self.chain.reductions[:-1]:
-            # Logarithms are features already.
+            # The features contain the logarithms already.
             if not isinstance(reduction, Dgp2Dcp):
                 entries = reduction.param_forward(entries)
         return entries
@@ -68,7 +84,7 @@ class Reduced:
     def variable_entries(self, x: Array) -> dict[int, Any]:
         """Split x into the user's variables, keyed by id (their logarithms in geometric programs).
 
-        Unlike `Chain.invert` this projects nothing onto the variables' attributes, so it is linear.
+        Unlike cvxpy's `Chain.invert` it does not project onto the variables' attributes, so it is linear.
         """
         values: dict[int, Any] = self.program.split_solution(x)
         for reduction in reversed(self.chain.reductions[:-1]):
@@ -89,29 +105,35 @@ class Reduced:
 
 
 def reduce_problem(problem: cp.Problem, gp: bool) -> Reduced:
-    """Run cvxpy's chain for SCS with the quadratic objective kept."""
-    # A problem of our own, so that the user's keeps its caches.
+    """Run cvxpy's chain for SCS; the quadratic objective is kept.
+
+    Raises
+    ------
+    ProblemError
+        If cvxpy cannot reduce the problem without parameter values, or keeps a cone that SCS lacks.
+    """
+    # A new problem, because canonicalising the user's would overwrite its caches.
     copy = cp.Problem(problem.objective, problem.constraints)
     try:
-        with _values_withheld(problem.parameters()), warnings.catch_warnings():
-            # About backends and sparse values: nothing that the user could do better.
+        with _without_values(problem.parameters()), warnings.catch_warnings():
+            # They concern backends and sparse values, which the user of a layer cannot change.
             warnings.simplefilter("ignore")
             data, chain, inverse = copy.get_problem_data(_ParametricSCS(), gp=gp, enforce_dpp=True)
-    except (SolverError, DCPError, DGPError, *_LOOKUPS) as error:
+    except (SolverError, DCPError, DGPError, *_REDUCTION_ERRORS) as error:
         raise ProblemError(
             f"cvxpy cannot turn this problem into a parametrised cone program: {error}"
         ) from error
     program = data[cp.settings.PARAM_PROB]
     if program.cone_dims.pnd:
-        raise ProblemError("cvxpy left a cone in the problem that SCS does not have.")
+        raise ProblemError("cvxpy kept a cone in the problem that SCS does not support.")
     return Reduced(program, chain, inverse)
 
 
 @contextmanager
-def _values_withheld(parameters: Sequence[Any]) -> Iterator[None]:
-    """Take the parameters' values away for a while.
+def _without_values(parameters: Sequence[Any]) -> Iterator[None]:
+    """Set the parameters' values to None inside the context.
 
-    Were a reduction to use a value it would become a constant of the maps; so it is made to fail instead.
+    A reduction that reads a value would make it a constant of the maps; without values it fails instead.
     """
     values = [p._value for p in parameters]
     for p in parameters:

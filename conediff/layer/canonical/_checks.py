@@ -1,4 +1,4 @@
-"""What is refused before looking inside: the wrong lists, and the wrong kind of problem."""
+"""Checks of the lists of parameters and variables, and of the kind of problem."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import cvxpy as cp
 from cvxpy.constraints.finite_set import FiniteSet
 
 from conediff.errors import ProblemError
-from conediff.layer.canonical._names import dual_owners, identity, label
+from conediff.layer.canonical._names import find_dual_owners, identify, label
 
+# cvxpy's attributes of symmetric matrices.
 SYMMETRIC = ("symmetric", "PSD", "NSD")
 
 
 def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
-    """Check that the lists hold what is the problem's, once each."""
+    """Check that the lists hold the problem's own parameters and variables, each once.
+
+    Raises
+    ------
+    TypeError
+        If the problem is not a cvxpy Problem.
+    ValueError
+        If a list is not a list, misses a parameter, or holds a foreign or repeated item.
+    """
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"The layer's problem must be a cvxpy Problem, not {type(problem).__name__}.")
     if not isinstance(parameters, list | tuple):
@@ -32,32 +41,34 @@ def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
             + (f"; not the problem's: {', '.join(extra)}" if extra else "")
             + "."
         )
-    known = {v.id for v in problem.variables()} | set(dual_owners(problem))
-    foreign = [label(v) for v in variables if v is not problem.objective and identity(v) not in known]
+    known = {v.id for v in problem.variables()} | set(find_dual_owners(problem))
+    foreign = [label(v) for v in variables if v is not problem.objective and identify(v) not in known]
     if foreign:
         raise ValueError(
             "The layer's variables must be a subset of problem.variables, of the dual variables of its "
             f"constraints, and problem.objective; not the problem's: {', '.join(foreign)}."
-            + _instead(variables, problem)
+            + _suggest_output(variables, problem)
         )
     for kind, items in (("parameters", parameters), ("variables", variables)):
-        keys = [identity(item) for item in items]
+        keys = [identify(item) for item in items]
         twice = sorted({label(item) for item, key in zip(items, keys, strict=True) if keys.count(key) > 1})
         if twice:
-            raise ValueError(f"The layer's {kind} hold something more than once: {', '.join(twice)}.")
+            raise ValueError(f"The layer's {kind} hold an item more than once: {', '.join(twice)}.")
 
 
-def _instead(variables: Any, problem: cp.Problem) -> str:
-    """Say what to do about outputs that are no variables of the problem."""
+def _suggest_output(variables: Any, problem: cp.Problem) -> str:
+    """Return a sentence on what to pass in place of outputs that are not variables of the problem."""
     if any(isinstance(v, cp.constraints.constraint.Constraint) for v in variables):
         return " For the dual variable of a constraint pass constraint.dual_variables[0]."
     if any(isinstance(v, cp.Expression) and not isinstance(v, cp.Variable | cp.Parameter) for v in variables):
-        return " For the value of an expression introduce a variable, and a constraint that it equals it."
+        return (
+            " For the value of an expression introduce a variable and constrain it to equal the expression."
+        )
     return f" The problem's variables are {', '.join(v.name() for v in problem.variables())}."
 
 
 def check_kind(problem: cp.Problem) -> None:
-    """Refuse what is no continuous parametrised cone program."""
+    """Raise ProblemError if the problem is not a continuous cone program that cvxpy can parametrise."""
     if not problem.variables():
         raise ProblemError("The problem has no variables, so there is nothing to solve for.")
     if problem.is_mixed_integer() or any(isinstance(c, FiniteSet) for c in problem.constraints):

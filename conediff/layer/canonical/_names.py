@@ -1,4 +1,4 @@
-"""What the user's parameters, variables and duals are known by and called."""
+"""Ids and names of the user's parameters, variables and duals."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import cvxpy as cp
 
 
-def identity(item: Any) -> int:
-    """Return what tells two of the user's objects apart: cvxpy's id where there is one."""
+def identify(item: Any) -> int:
+    """Return a number that is unique to one of the user's objects: cvxpy's id if it has one."""
     return int(item.id) if isinstance(item, cp.Variable | cp.Parameter) else id(item)
 
 
 def label(item: Any) -> str:
-    """Return what to call a user's object in messages."""
+    """Return the name of one of the user's objects in messages."""
     return str(item.name()) if isinstance(item, cp.Variable | cp.Parameter) else repr(item)
 
 
-def dual_owners(problem: cp.Problem) -> dict[int, Any]:
-    """Return the constraint that each dual variable belongs to, keyed by the dual variable's id."""
+def find_dual_owners(problem: cp.Problem) -> dict[int, Any]:
+    """Return the constraint of each dual variable, keyed by the dual variable's id."""
     return {dual.id: c for c in problem.constraints for dual in c.dual_variables}

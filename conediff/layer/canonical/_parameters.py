@@ -1,4 +1,4 @@
-"""Parameters: what is declared of them, and their way into the reduced program."""
+"""Parameters: their declarations, and the map from their features to the reduced program's parameters."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from conediff.layer.canonical._checks import SYMMETRIC
 from conediff.layer.maps import ParameterSpec
 from conediff.program import Array
 
+# cvxpy's attributes that `ParameterSpec.attributes` lists if they are set.
 _FLAGS = ("nonneg", "nonpos", "pos", "neg", "diag", "hermitian", "imag", "complex", *SYMMETRIC)
 
 
-def parameter_spec(p: Any, reduced: Reduced) -> ParameterSpec:
-    """Return what is declared of a parameter, and how it enters the reduced program."""
+def build_parameter_spec(p: Any, reduced: Reduced) -> ParameterSpec:
+    """Return the declaration of a parameter, and whether its logarithm enters the reduced program."""
     attributes = [key for key in _FLAGS if p.attributes[key]]
     attributes += [key for key in ("boolean", "integer") if p.attributes[key] is not False]
     lower = upper = None
@@ -43,27 +44,34 @@ def parameter_spec(p: Any, reduced: Reduced) -> ParameterSpec:
 
 
 def _dense(bound: Any) -> Array:
+    """Return a bound, which may be sparse, as a float64 array."""
     dense: Any = bound.toarray() if hasattr(bound, "toarray") else bound
     return np.asarray(dense, dtype=np.float64)
 
 
-def parameter_map(
+def build_parameter_map(
     parameters: Sequence[Any], specs: Sequence[ParameterSpec], reduced: Reduced
 ) -> sp.csr_array:
     """Return the map from the features to the parameter vector of the reduced program.
 
-    Features are numbered from one, and the numbers sent through the reductions. Every reduced entry is
-    one of the features of the symmetrised (or masked) value, so that the number it receives says which.
+    Every reduced entry equals one feature of the symmetrised (or masked) values. To find it, the features are
+    numbered from one and the numbers are sent through cvxpy's reductions.
+
+    Returns
+    -------
+    csr_array, shape (entries of the parameter vector, features)
     """
     entries: dict[int, Any] = {}
-    foldings = []
+    projections = []
     start = 1
     for p, spec in zip(parameters, specs, strict=True):
-        number = np.arange(start, start + spec.width, dtype=np.float64).reshape(spec.parts, *spec.shape)
+        number = np.arange(start, start + spec.width, dtype=np.float64).reshape(
+            spec.features_per_entry, *spec.shape
+        )
         entries[p.id] = number[0] + 1j * number[1] if spec.complex else number[0]
         if spec.log:
             entries[reduced.logarithms[p].id] = number[1]
-        foldings.append(_folding(spec))
+        projections.append(_build_projection(spec))
         start += spec.width
     arrived = reduced.parameter_entries(entries)
     program = reduced.program
@@ -75,17 +83,17 @@ def parameter_map(
     select = sp.csr_array(
         (np.ones(source.size), source, np.arange(source.size + 1)), shape=(source.size, start - 1)
     )
-    if all(f is None for f in foldings):
+    if all(p is None for p in projections):
         return select
-    identities = [sp.eye_array(s.width) if f is None else f for s, f in zip(specs, foldings, strict=True)]
-    return sp.csr_array(select @ sp.block_diag(identities, format="csr"))
+    blocks = [sp.eye_array(s.width) if p is None else p for s, p in zip(specs, projections, strict=True)]
+    return sp.csr_array(select @ sp.block_diag(blocks, format="csr"))
 
 
-def _folding(spec: ParameterSpec) -> sp.csr_array | None:
-    """Return the projection of a parameter's features onto its structure; None for the identity.
+def _build_projection(spec: ParameterSpec) -> sp.csr_array | None:
+    """Return the projection of a parameter's features onto its declared structure; None means the identity.
 
-    (X + X')/2 for symmetric, (X + X*)/2 for Hermitian matrices, and zero outside of a sparsity pattern.
-    The logarithms of a symmetric matrix are averaged likewise.
+    A symmetric matrix becomes (X + X') / 2, a Hermitian one (X + X*) / 2; entries outside of a sparsity
+    pattern become zero. The logarithms of a symmetric matrix are averaged in the same way.
     """
     size = spec.size
     definite = "PSD" in spec.attributes or "NSD" in spec.attributes
@@ -94,10 +102,10 @@ def _folding(spec: ParameterSpec) -> sp.csr_array | None:
         transposed = np.arange(size).reshape(spec.shape).T.ravel()
         swap = sp.csr_array((np.ones(size), (np.arange(size), transposed)), shape=(size, size))
         eye = sp.eye_array(size, format="csr")
-        parts = [(eye + swap) / 2, (eye - swap if hermitian else eye + swap) / 2]
-        return sp.block_diag(parts[: spec.parts], format="csr")
+        blocks = [(eye + swap) / 2, (eye - swap if hermitian else eye + swap) / 2]
+        return sp.block_diag(blocks[: spec.features_per_entry], format="csr")
     if spec.pattern is not None:
         mask = np.zeros(size)
         mask[spec.pattern] = 1.0
-        return sp.diags_array(np.tile(mask, spec.parts), format="csr")
+        return sp.diags_array(np.tile(mask, spec.features_per_entry), format="csr")
     return None

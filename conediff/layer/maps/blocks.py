@@ -1,4 +1,4 @@
-"""One part of the data as an affine function of all features."""
+"""A block of the data (P, A, b, c or d) as an affine function of all features."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class AffineBlock:
-    """One part of the data (P, A, b, c or d) as ``matrix @ features + constant``.
+    """One block of the data (P, A, b, c or d) as ``matrix @ features + constant``.
 
     Parameters
     ----------
     matrix : csc_array, shape (entries, features)
-        By columns, so that those of some parameters are a cheap slice.
+        Stored by columns, because the columns of some parameters are then cheap to slice.
     constant : array, shape (entries,)
     """
 
@@ -27,11 +27,11 @@ class AffineBlock:
     constant: Array
 
     def touched_by(self, span: Span) -> bool:
-        """Whether any of these features reaches this part."""
+        """Return whether this block depends on any feature in the span."""
         return bool(self.matrix.indptr[span[0]] < self.matrix.indptr[span[1]])
 
     def columns(self, spans: Sequence[Span]) -> sp.csc_array:
-        """Return the columns of these spans side by side; of all spans, the matrix itself."""
+        """Return the columns of these spans side by side; the matrix itself if they are all columns."""
         runs: list[Span] = []
         for start, stop in spans:
             if runs and runs[-1][1] == start:
@@ -43,6 +43,7 @@ class AffineBlock:
         return sp.csc_array(sp.hstack([self._run(start, stop) for start, stop in runs], format="csc"))
 
     def _run(self, start: int, stop: int) -> sp.csc_array:
+        """Return the columns from start to stop as a matrix that shares the arrays of the whole one."""
         indptr = self.matrix.indptr[start : stop + 1]
         inside = slice(indptr[0], indptr[-1])
         return sp.csc_array(

@@ -1,4 +1,4 @@
-"""One output: read from x or y, and its cotangents brought back."""
+"""One output: from x or y to the user's array, and its cotangent back to x or y."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from conediff.program import Array
 
 @dataclass(frozen=True, eq=False)
 class OutputSpec:
-    """One of the arrays that the user asked for, as a linear function of x or of y.
+    """One array that the user asked for, as a linear function of x or y (or the exponential of one).
 
     Parameters
     ----------
     name : str
     kind : {"primal", "dual", "objective"}
-        Whether it is read from x, from y, or is the optimal value.
+        "primal": a function of x; "dual": a function of y; "objective": the optimal value.
     shape : tuple of int
     complex : bool
     exp : bool
-        Whether the exponential is taken (variables of geometric programs).
+        Whether the output is the exponential of the linear function (variables of geometric programs).
     matrix : csr_array, shape (entries, n or m), or None for the objective
-        Rows are the entries in C order; if ``complex``, the imaginary parts follow the real ones.
+        One row per entry, in C order; if ``complex``, the imaginary parts follow the real parts.
     """
 
     name: str
@@ -43,6 +43,7 @@ class OutputSpec:
         return self.matrix.T
 
     def _linear(self, v: Array) -> NDArray[Any]:
+        """Return the linear function of x or y, shape (B, *shape), complex if the output is."""
         assert self.matrix is not None, "the objective is not linear in the solution"
         flat: NDArray[Any] = np.ascontiguousarray((self.matrix @ v.T).T)
         if self.complex:
@@ -56,12 +57,12 @@ class OutputSpec:
         return np.exp(linear) if self.exp else linear
 
     def tangent(self, v: Array, dv: Array) -> NDArray[Any]:
-        """Return the change of the output for a change of x or y."""
+        """Return the tangent of the output, shape (B, *shape), given that of x or y, shape (B, n or m)."""
         linear = self._linear(dv)
         return self.value(v) * linear if self.exp else linear
 
     def cotangent(self, v: Array, g: ArrayLike) -> Array:
-        """Return the cotangent of x or y, shape (B, n or m), for one of the output, (B, *shape)."""
+        """Return the cotangent of x or y, shape (B, n or m), given that of the output, shape (B, *shape)."""
         assert self.matrix is not None, "the objective is not linear in the solution"
         flat = np.asarray(g).reshape(len(v), self.matrix.shape[0] // (1 + self.complex))
         if self.complex:

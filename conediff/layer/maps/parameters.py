@@ -1,4 +1,4 @@
-"""One parameter: what is declared of it, and its values as features."""
+"""One parameter: its declaration, and the features computed from its values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conediff.program import Array
 
 @dataclass(frozen=True, eq=False)
 class ParameterSpec:
-    """What is declared of a parameter, and the features that it contributes.
+    """The declaration of a parameter, and the features computed from its values.
 
     The features are its entries in C order: the values (or real parts), then the imaginary parts if
     ``complex``, then the logarithms if ``log``.
@@ -24,14 +24,14 @@ class ParameterSpec:
     name : str
     shape : tuple of int
     complex, log : bool
-        ``log`` marks a parameter whose logarithm enters (geometric programs); its value may enter
-        as well, as an exponent.
+        ``log``: the logarithm of the parameter enters the program (geometric programs); its value may
+        enter too, as an exponent.
     attributes : tuple of str
-        The attributes that were declared: nonneg, pos, PSD, symmetric, integer, ...
+        Declared attributes: nonneg, pos, PSD, symmetric, integer, ...
     lower, upper : array broadcastable to shape, or None
-        Bounds declared of the values.
+        Declared bounds of the values.
     pattern : int array or None
-        Flat positions, in C order, of the entries that may be nonzero; None where all may.
+        Flat positions, in C order, of the entries that may be nonzero; None means all.
     """
 
     name: str
@@ -49,16 +49,17 @@ class ParameterSpec:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
-    def parts(self) -> int:
-        """Features of an entry: its value, and its imaginary part or logarithm."""
+    def features_per_entry(self) -> int:
+        """Number of features per entry: 1 for the value, 1 more for an imaginary part or a logarithm."""
         return 1 + self.complex + self.log
 
     @cached_property
     def width(self) -> int:
         """Number of features."""
-        return self.size * self.parts
+        return self.size * self.features_per_entry
 
     def _flat(self, value: ArrayLike) -> NDArray[Any]:
+        """Return a stack of values as rows, shape (R, size), float64 or complex128."""
         array = np.asarray(value, dtype=np.complex128 if self.complex else np.float64)
         return array.reshape(len(array), self.size)
 
@@ -70,14 +71,14 @@ class ParameterSpec:
         return np.concatenate([flat, np.log(flat)], axis=1) if self.log else flat
 
     def tangent(self, value: ArrayLike, tangent: ArrayLike) -> Array:
-        """Return the change of the features, shape (R, width), for a change of the value."""
+        """Return the tangent of the features, shape (R, width), given that of the value, (R, *shape)."""
         flat = self._flat(tangent)
         if self.complex:
             return np.concatenate([flat.real, flat.imag], axis=1)
         return np.concatenate([flat, flat / self._flat(value)], axis=1) if self.log else flat
 
     def cotangent(self, value: ArrayLike, g: Array) -> NDArray[Any]:
-        """Return the cotangent of the value, shape (R, *shape), for one of the features, (R, width)."""
+        """Return the cotangent of the value, shape (R, *shape), given that of the features, (R, width)."""
         flat: NDArray[Any] = g[:, : self.size]
         if self.complex:
             flat = flat + 1j * g[:, self.size :]

@@ -1,9 +1,9 @@
-"""All maps of a problem together: parameters to data, solution to outputs, and the optimal value."""
+"""All maps of a problem: parameters to data, solution to outputs, and the optimal value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.layer.maps._arrays import packed, unpacked
 from conediff.layer.maps.blocks import AffineBlock, Span
 from conediff.layer.maps.outputs import OutputSpec
+from conediff.layer.maps.packing import pack, unpack
 from conediff.layer.maps.parameters import ParameterSpec
 from conediff.program import Array, ConeData, Structure
 
@@ -23,24 +23,27 @@ from conediff.program import Array, ConeData, Structure
 class ProblemMaps:
     """Everything about a convex problem that does not depend on the values of its parameters.
 
+    The methods in order: parameters to data, solution to outputs, the optimal value, plain arrays.
+
     Parameters
     ----------
     structure : Structure
-        Of the cone program.
+        Sizes, sparsity and cones of the cone program.
     cones : dict
-        The same cones as SCS's dictionary, from which ``structure.cone`` was made.
+        SCS's dictionary of the cones, from which ``structure.cone`` was made.
     parameters : tuple of ParameterSpec
-        In the user's order; their features stand one after the other in the same order.
+        In the user's order; the features of all parameters are concatenated in the same order.
     outputs : tuple of OutputSpec
         In the user's order.
     blocks : tuple of AffineBlock
-        Of P, A, b, c, and the constant d of the objective (one entry).
+        The maps to P, A, b, c, and to the constant d of the objective (one entry).
     sense : {1.0, -1.0}
-        -1 where the user maximises: the cone program minimises the negative.
+        1 if the user minimises; -1 if the user maximises: the cone program then minimises the negative.
     log_objective : bool
-        Whether the cone program's objective is the logarithm of the user's (geometric programs).
+        Whether the cone program's objective is the logarithm of the user's objective (geometric programs).
     duals : tuple of tuple of OutputSpec
-        Of every constraint, in the problem's order: its dual variables; none where cvxpy recovers none.
+        The dual variables of every constraint, in the problem's order; an empty tuple if cvxpy does not
+        recover them.
     """
 
     structure: Structure
@@ -51,26 +54,24 @@ class ProblemMaps:
     sense: float = 1.0
     log_objective: bool = False
     duals: tuple[tuple[OutputSpec, ...], ...] = ()
-    # Slices of the blocks for the groups of parameters that were met, so that each is cut once.
+    # Cache of `_slice`: (block, parameters) -> columns of the block and their transpose.
     _slices: dict[tuple[int, ...], tuple[sp.csc_array, sp.csr_array]] = field(
         default_factory=dict, init=False, repr=False
     )
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
-        """Where each parameter's features begin and end."""
+        """First feature of each parameter, and one past the last."""
         ends = np.cumsum([0] + [spec.width for spec in self.parameters]).tolist()
         return tuple(pairwise(ends))
 
     @cached_property
     def touches(self) -> tuple[tuple[bool, ...], ...]:
-        """Whether each parameter reaches each of P, A, b, c, d: ``touches[block][parameter]``."""
+        """Whether P, A, b, c and d depend on each parameter: ``touches[block][parameter]``."""
         return tuple(tuple(block.touched_by(span) for span in self.spans) for block in self.blocks)
 
-    # ------------------------------------------------------------------ parameters -> data
-
     def evaluate(self, values: Sequence[ArrayLike]) -> tuple[ConeData, Array]:
-        """Return the data of the stack of programs.
+        """Return the data of a stack of programs.
 
         Parameters
         ----------
@@ -79,27 +80,27 @@ class ProblemMaps:
         Returns
         -------
         data : ConeData
-            A part that depends on no parameter, or only on those with one row, has one row.
+            P, A, b or c has one row if none of the parameters that it depends on has B rows.
         d : array, shape (B,) or (1,)
-            Constant of the objective.
+            Constant term of the objective.
         """
         features = [spec.features(v) for spec, v in zip(self.parameters, values, strict=True)]
-        parts = [block.constant[None] + self._linear(k, features) for k, block in enumerate(self.blocks)]
-        return ConeData(*parts[:4]), parts[4][:, 0]
+        results = [block.constant[None] + self._linear(k, features) for k, block in enumerate(self.blocks)]
+        return ConeData(*results[:4]), results[4][:, 0]
 
     def push_forward(
         self, values: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
     ) -> tuple[ConeData, Array]:
-        """Return the change of the data for a change of the parameters; None stands for no change."""
+        """Return the tangents of the data and of d for tangents of the parameters; None means zero."""
         features = [
             None if dv is None else spec.tangent(v, dv)
             for spec, v, dv in zip(self.parameters, values, tangents, strict=True)
         ]
-        parts = [self._linear(k, features) for k in range(len(self.blocks))]
-        return ConeData(*parts[:4]), parts[4][:, 0]
+        results = [self._linear(k, features) for k in range(len(self.blocks))]
+        return ConeData(*results[:4]), results[4][:, 0]
 
     def _linear(self, k: int, features: Sequence[Array | None]) -> Array:
-        """Return block k's matrix times the features: one product for each number of rows (1 or B)."""
+        """Return block k's matrix times the features: one product per number of rows (1 and B)."""
         total = np.zeros((1, len(self.blocks[k].constant)))
         for members in self._by_rows(k, features):
             stacked = [f for j in members if (f := features[j]) is not None]
@@ -116,7 +117,7 @@ class ProblemMaps:
         return self._slices[key]
 
     def _by_rows(self, k: int, arrays: Sequence[Array | None]) -> list[list[int]]:
-        """Group the parameters that reach block k by the number of rows they have."""
+        """Group the parameters that block k depends on by their number of rows: 1 or B."""
         groups: dict[bool, list[int]] = {}
         for j, array in enumerate(arrays):
             if array is not None and self.touches[k][j]:
@@ -136,16 +137,16 @@ class ProblemMaps:
         ----------
         values : sequence of arrays, each of shape (B, *shape) or (1, *shape)
         data : ConeData
-            Cotangents of P, A, b and c, in their patterns.
+            Cotangents of P, A, b and c, on their sparsity patterns.
         d : array, shape (B,), optional
             Cotangent of the objective's constant; None means zero.
         needed : sequence of bool, optional
-            Which parameters' cotangents are wanted; all by default.
+            For each parameter whether its cotangent is computed; all by default.
 
         Returns
         -------
         list of arrays, or None where not needed
-            Of the values' shapes: the cotangent of a value with one row is summed over the stack.
+            Cotangents in the shapes of the values. That of a value with one row is summed over the stack.
         """
         wanted = [True] * len(self.parameters) if needed is None else needed
         sums: list[Array | None] = [
@@ -162,11 +163,11 @@ class ProblemMaps:
         ]
 
     def _accumulate(self, k: int, g: Array, sums: Sequence[Array | None]) -> None:
-        """Add block k's share, matrix' g, to the cotangents of the features."""
+        """Add matrix' g of block k to the cotangents of the features."""
         for members in self._by_rows(k, sums):
             first = sums[members[0]]
             assert first is not None
-            # Summing before the product spares B - 1 products with what may be a large matrix.
+            # One row: summing g before the product saves B - 1 products with a matrix that may be large.
             rows = g.sum(axis=0, keepdims=True) if len(first) == 1 else g
             joined = (self._slice(k, members)[1] @ rows.T).T
             start = 0
@@ -176,8 +177,6 @@ class ProblemMaps:
                 total += joined[:, start : start + total.shape[1]]
                 start += total.shape[1]
 
-    # ------------------------------------------------------------------ solution -> outputs
-
     def recover(self, x: Array, y: Array, value: Array | None = None) -> list[NDArray[Any]]:
         """Return the outputs, each of shape (B, *shape).
 
@@ -186,16 +185,27 @@ class ProblemMaps:
         x : array, shape (B, n)
         y : array, shape (B, m)
         value : array, shape (B,), optional
-            The optimal value, see `value`; required where the objective is one of the outputs.
+            The optimal value, see `value`; required if the objective is one of the outputs.
+
+        Raises
+        ------
+        ValueError
+            If the objective is one of the outputs and ``value`` is None.
         """
-        return [_given(value) if o.kind == "objective" else o.value(_source(o, x, y)) for o in self.outputs]
+        return [
+            _required(value) if o.kind == "objective" else o.value(_source(o, x, y)) for o in self.outputs
+        ]
 
     def recover_tangent(
         self, x: Array, y: Array, dx: Array, dy: Array, dvalue: Array | None = None
     ) -> list[NDArray[Any]]:
-        """Return the change of the outputs; ``dvalue`` is that of the optimal value, see `value_tangent`."""
+        """Return the tangents of the outputs, each of shape (B, *shape).
+
+        ``dvalue`` is the tangent of the optimal value, see `value_tangent`; required if the objective is an
+        output.
+        """
         return [
-            _given(dvalue) if o.kind == "objective" else o.tangent(_source(o, x, y), _source(o, dx, dy))
+            _required(dvalue) if o.kind == "objective" else o.tangent(_source(o, x, y), _source(o, dx, dy))
             for o in self.outputs
         ]
 
@@ -209,7 +219,7 @@ class ProblemMaps:
         gx : array, shape (B, n)
         gy : array, shape (B, m)
         gvalue : array, shape (B,), or None
-            Cotangent of the optimal value, for `value_cotangent`; None where there is none.
+            Cotangent of the optimal value, an argument of `value_cotangent`; None means zero.
         """
         gx, gy = np.zeros(x.shape), np.zeros(y.shape)
         gvalue: Array | None = None
@@ -224,10 +234,8 @@ class ProblemMaps:
                 gy += output.cotangent(y, g)
         return gx, gy, gvalue
 
-    # ------------------------------------------------------------------ optimal value
-
     def value(self, data: ConeData, d: Array, x: Array) -> Array:
-        """Return the user's objective at x, shape (B,): constant, sign and exponential included."""
+        """Return the user's objective at x, shape (B,), with its constant, sign and exponential."""
         P = self.structure.P
         quadratic = np.sum(data.P * x[:, P.indices] * x[:, P.columns], axis=1)
         value: Array = self.sense * (0.5 * quadratic + np.sum(data.c * x, axis=1) + d)
@@ -240,13 +248,14 @@ class ProblemMaps:
     def value_tangent(
         self, data: ConeData, d: Array, x: Array, y: Array, tangent: ConeData, dd: Array
     ) -> Array:
-        r"""Return the change of the optimal value, shape (B,), for a change of the data.
+        r"""Return the tangent of the optimal value, shape (B,), for tangents of the data and of d.
 
         .. math:: dv = \tfrac12 x'dP\,x + x'dc + dd + y'dA\,x - y'db
 
         Notes
         -----
-        The envelope theorem: to first order the Lagrangian does not see dx and dy, so no solve is needed.
+        Envelope theorem: the Lagrangian is stationary in x and y at the solution, so dx and dy do not
+        contribute to first order, and no linear system is solved.
         """
         P, A = self.structure.P, self.structure.A
         change: Array = (
@@ -261,30 +270,30 @@ class ProblemMaps:
     def value_cotangent(
         self, data: ConeData, d: Array, x: Array, y: Array, g: Array
     ) -> tuple[ConeData, Array]:
-        """Apply the transpose of `value_tangent`: cotangents of the data and of d for g, shape (B,)."""
+        """Apply the transpose of `value_tangent` to g, shape (B,): return cotangents of the data and of d."""
         P, A = self.structure.P, self.structure.A
         weight = np.asarray(self._slope(data, d, x) * g)
         w = weight[:, None]
         gP = 0.5 * w * x[:, P.indices] * x[:, P.columns]
         return ConeData(gP, w * y[:, A.indices] * x[:, A.columns], -w * y, w * x), weight
 
-    # ------------------------------------------------------------------ plain arrays
-
     def to_arrays(self) -> dict[str, Any]:
-        """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
-        return packed(self)
+        """Return the maps as a flat dictionary of arrays; JSON can hold its ``"header"``, a dictionary."""
+        return pack({f.name: getattr(self, f.name) for f in fields(self) if f.init})
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> ProblemMaps:
-        """Rebuild the maps from what `to_arrays` returned."""
-        return cls(**unpacked(arrays))
+        """Rebuild the maps from the dictionary that `to_arrays` returned."""
+        return cls(**unpack(arrays))
 
 
 def _source(output: OutputSpec, x: Array, y: Array) -> Array:
+    """Return the vector that the output is a function of."""
     return x if output.kind == "primal" else y
 
 
-def _given(value: Array | None) -> Array:
+def _required(value: Array | None) -> Array:
+    """Return the value; raise ValueError if it is None."""
     if value is None:
         raise ValueError("The objective is one of the outputs, so its value must be given.")
     return value

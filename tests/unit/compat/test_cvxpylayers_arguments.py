@@ -15,7 +15,7 @@ from conediff.solver.settings import Settings
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch):
-    monkeypatch.setattr(dialects, "_said", set())
+    monkeypatch.setattr(dialects, "_issued", set())
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def stated(curved=False):
 
 
 def settings(**arguments):
-    return Settings().updated(dialects.translated(arguments), dialects.FOREIGN)
+    return Settings().updated(dialects.translate_arguments(arguments), dialects.FOREIGN)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import scs
 from conediff.errors import DPPError, ProblemError
 from conediff.layer.canonical import canonicalise
 from conediff.layer.canonical._chain import reduce_problem
-from conediff.layer.canonical._data import _sparse_map, data_maps
-from conediff.layer.canonical._probe import linear_maps
+from conediff.layer.canonical._data import _build_sparse_map, build_data_maps
+from conediff.layer.canonical._probe import find_linear_maps
 from conediff.layer.maps import ProblemMaps
 from conediff.program import ConeData
 
@@ -536,7 +536,7 @@ def test_a_triangle_of_P_is_completed():
     program = SimpleNamespace(
         x=SimpleNamespace(size=2), A=sp.csc_array((0, 2)), q=sp.csc_array((3, 2)), P=P, cone_dims=dims
     )
-    structure, _, blocks = data_maps(program, sp.csr_array(np.eye(1)))
+    structure, _, blocks = build_data_maps(program, sp.csr_array(np.eye(1)))
     values = blocks[0].matrix.toarray()[:, 0] * 3 + blocks[0].constant
     np.testing.assert_array_equal(structure.P.matrix(values).toarray(), [[2, 4], [4, 0]])
     assert structure.P.nnz == 3
@@ -545,7 +545,7 @@ def test_a_triangle_of_P_is_completed():
 def test_entries_that_cancel_are_not_in_the_pattern():
     entry, column = np.array([1, 1, 3, 3, 4]), np.array([0, 0, 1, 1, 1])
     value = np.array([1.0, -1.0, 2.0, -2.0, 5.0])
-    pattern, block = _sparse_map(3, 2, entry, column, value, sp.csr_array(np.eye(1)))
+    pattern, block = _build_sparse_map(3, 2, entry, column, value, sp.csr_array(np.eye(1)))
     assert pattern.indices.tolist() == [1]
     assert pattern.indptr.tolist() == [0, 0, 1]
     np.testing.assert_array_equal(block.constant, [5.0])
@@ -558,7 +558,7 @@ def test_linear_maps_are_found_in_three_probes_where_they_select():
         calls.append(v)
         return [np.array([[2 * v[3], 0.0], [-v[0] / 3, v[1]]]), v[2] + 1j * v[1]]
 
-    (shape, is_complex, matrix), (_, second_complex, second) = linear_maps(probe, 4, ["a", "b"])
+    (shape, is_complex, matrix), (_, second_complex, second) = find_linear_maps(probe, 4, ["a", "b"])
     assert len(calls) == 3 and shape == (2, 2) and not is_complex and second_complex
     expected = np.zeros((4, 4))
     expected[0, 3], expected[2, 0], expected[3, 1] = 2, -1 / 3, 1
@@ -568,10 +568,10 @@ def test_linear_maps_are_found_in_three_probes_where_they_select():
 
 def test_linear_maps_that_mix_entries_are_probed_by_columns():
     M = np.random.default_rng(13).normal(size=(3, 4))
-    ((_, _, matrix),) = linear_maps(lambda v: [M @ v], 4, ["a"])
+    ((_, _, matrix),) = find_linear_maps(lambda v: [M @ v], 4, ["a"])
     np.testing.assert_allclose(matrix.toarray(), M)
     with pytest.raises(ProblemError, match="a is not linear"):
-        linear_maps(lambda v: [v**2], 4, ["a"])
+        find_linear_maps(lambda v: [v**2], 4, ["a"])
 
 
 # ---------------------------------------------------------------------- laws, on every case

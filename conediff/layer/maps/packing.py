@@ -1,9 +1,9 @@
-"""The maps of a problem as a flat dictionary of plain arrays, and back."""
+"""The fields of `ProblemMaps` as a flat dictionary of plain arrays, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,46 +14,49 @@ from conediff.layer.maps.outputs import OutputSpec
 from conediff.layer.maps.parameters import ParameterSpec
 from conediff.program import Pattern, Structure
 
-if TYPE_CHECKING:
-    from conediff.layer.maps.problem import ProblemMaps
-
+# Fields that the header holds; the shape, and the attributes of parameters, are added as lists.
+_PARAMETER_KEYS = ("name", "complex", "log")
 _OUTPUT_KEYS = ("name", "kind", "complex", "exp")
 
 
-def packed(maps: ProblemMaps) -> dict[str, Any]:
-    """Return the maps as a flat dictionary of arrays, and ``"header"``, which JSON can hold."""
+def pack(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ProblemMaps`, keyed by name, as a flat dictionary of arrays.
+
+    The entry ``"header"`` is a dictionary that JSON can hold: names, shapes, flags, cones.
+    """
+    structure: Structure = fields["structure"]
     header = {
-        "n": maps.structure.n,
-        "m": maps.structure.m,
-        "cones": {key: np.asarray(rows).tolist() for key, rows in maps.cones.items()},
-        "parameters": [_plain(spec, ("name", "complex", "log")) for spec in maps.parameters],
-        "outputs": [_plain(spec, _OUTPUT_KEYS) for spec in maps.outputs],
-        "duals": [[_plain(spec, _OUTPUT_KEYS) for spec in group] for group in maps.duals],
-        "sense": float(maps.sense),
-        "log_objective": bool(maps.log_objective),
+        "n": structure.n,
+        "m": structure.m,
+        "cones": {key: np.asarray(rows).tolist() for key, rows in fields["cones"].items()},
+        "parameters": [_to_json(spec, _PARAMETER_KEYS) for spec in fields["parameters"]],
+        "outputs": [_to_json(spec, _OUTPUT_KEYS) for spec in fields["outputs"]],
+        "duals": [[_to_json(spec, _OUTPUT_KEYS) for spec in group] for group in fields["duals"]],
+        "sense": float(fields["sense"]),
+        "log_objective": bool(fields["log_objective"]),
     }
     arrays: dict[str, Any] = {"header": header}
-    for key, pattern in (("P", maps.structure.P), ("A", maps.structure.A)):
+    for key, pattern in (("P", structure.P), ("A", structure.A)):
         arrays[f"pattern.{key}.indptr"] = pattern.indptr
         arrays[f"pattern.{key}.indices"] = pattern.indices
-    for k, block in enumerate(maps.blocks):
+    for k, block in enumerate(fields["blocks"]):
         _pack_matrix(arrays, f"block.{k}", block.matrix)
         arrays[f"block.{k}.constant"] = block.constant
-    for j, spec in enumerate(maps.parameters):
+    for j, spec in enumerate(fields["parameters"]):
         for key in ("lower", "upper", "pattern"):
             if getattr(spec, key) is not None:
                 arrays[f"parameter.{j}.{key}"] = getattr(spec, key)
-    for j, output in enumerate(maps.outputs):
+    for j, output in enumerate(fields["outputs"]):
         if output.matrix is not None:
             _pack_matrix(arrays, f"output.{j}", output.matrix)
-    for j, group in enumerate(maps.duals):
+    for j, group in enumerate(fields["duals"]):
         for k, dual in enumerate(group):
             _pack_matrix(arrays, f"dual.{j}.{k}", dual.matrix)
     return arrays
 
 
-def unpacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `ProblemMaps` from what `packed` returned."""
+def unpack(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `ProblemMaps`, keyed by name, from the dictionary that `pack` returned."""
     header = arrays["header"]
     blocks = tuple(
         AffineBlock(_unpack_matrix(arrays, f"block.{k}", sp.csc_array), arrays[f"block.{k}.constant"])
@@ -61,20 +64,20 @@ def unpacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
     )
     parameters = tuple(
         ParameterSpec(
-            **_tuples(plain, ("shape", "attributes")),
+            **_restore_tuples(plain, ("shape", "attributes")),
             lower=arrays.get(f"parameter.{j}.lower"),
             upper=arrays.get(f"parameter.{j}.upper"),
             pattern=arrays.get(f"parameter.{j}.pattern"),
         )
         for j, plain in enumerate(header["parameters"])
     )
-    outputs = tuple(_output(arrays, f"output.{j}", plain) for j, plain in enumerate(header["outputs"]))
+    outputs = tuple(_unpack_output(arrays, f"output.{j}", plain) for j, plain in enumerate(header["outputs"]))
     duals = tuple(
-        tuple(_output(arrays, f"dual.{j}.{k}", plain) for k, plain in enumerate(group))
+        tuple(_unpack_output(arrays, f"dual.{j}.{k}", plain) for k, plain in enumerate(group))
         for j, group in enumerate(header["duals"])
     )
     return {
-        "structure": _structure(arrays),
+        "structure": _unpack_structure(arrays),
         "cones": header["cones"],
         "parameters": parameters,
         "outputs": outputs,
@@ -85,7 +88,7 @@ def unpacked(arrays: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _structure(arrays: Mapping[str, Any]) -> Structure:
+def _unpack_structure(arrays: Mapping[str, Any]) -> Structure:
     header = arrays["header"]
     n, m = header["n"], header["m"]
     P, A = (
@@ -95,13 +98,13 @@ def _structure(arrays: Mapping[str, Any]) -> Structure:
     return Structure(P, A, ProductCone.from_dict(dict(header["cones"])))
 
 
-def _output(arrays: Mapping[str, Any], key: str, plain: Mapping[str, Any]) -> OutputSpec:
+def _unpack_output(arrays: Mapping[str, Any], key: str, plain: Mapping[str, Any]) -> OutputSpec:
     matrix = None if plain["kind"] == "objective" else _unpack_matrix(arrays, key, sp.csr_array)
-    return OutputSpec(**_tuples(plain, ("shape",)), matrix=matrix)
+    return OutputSpec(**_restore_tuples(plain, ("shape",)), matrix=matrix)
 
 
-def _plain(spec: Any, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields that JSON can hold."""
+def _to_json(spec: ParameterSpec | OutputSpec, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of a spec that JSON can hold: those in ``keys``, the shape and the attributes."""
     plain = {key: getattr(spec, key) for key in keys}
     plain["shape"] = list(spec.shape)
     if isinstance(spec, ParameterSpec):
@@ -109,17 +112,17 @@ def _plain(spec: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return plain
 
 
-def _tuples(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Undo JSON's turning of tuples into lists."""
+def _restore_tuples(plain: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return ``plain`` with the lists under ``keys`` as tuples, which JSON cannot hold."""
     return {key: tuple(value) if key in keys else value for key, value in plain.items()}
 
 
 def _pack_matrix(arrays: dict[str, Any], key: str, matrix: Any) -> None:
-    for part in ("data", "indices", "indptr"):
-        arrays[f"{key}.{part}"] = getattr(matrix, part)
+    for field in ("data", "indices", "indptr"):
+        arrays[f"{key}.{field}"] = getattr(matrix, field)
     arrays[f"{key}.shape"] = np.array(matrix.shape)
 
 
 def _unpack_matrix(arrays: Mapping[str, Any], key: str, kind: Callable[..., Any]) -> Any:
-    parts = tuple(arrays[f"{key}.{part}"] for part in ("data", "indices", "indptr"))
-    return kind(parts, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))
+    triple = tuple(arrays[f"{key}.{field}"] for field in ("data", "indices", "indptr"))
+    return kind(triple, shape=tuple(int(k) for k in arrays[f"{key}.shape"]))

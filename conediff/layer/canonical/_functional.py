@@ -1,4 +1,4 @@
-"""A problem stated by Python functions of its variables and parameters."""
+"""Builds a cvxpy problem from Python functions of its variables and parameters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import cvxpy as cp
 Function = Callable[..., Any]
 
 
-def stated_problem(
+def build_problem(
     variables: Sequence[cp.Variable],
     parameters: Sequence[cp.Parameter],
     objective: Function,
     inequalities: Sequence[Function] = (),
     equalities: Sequence[Function] = (),
 ) -> cp.Problem:
-    """Return the problem of minimising ``objective`` with every inequality <= 0 and every equality == 0.
+    """Return the problem: minimise ``objective`` subject to every inequality <= 0 and every equality == 0.
 
     Parameters
     ----------
     variables, parameters : sequences of cvxpy.Variable, cvxpy.Parameter
-        What every function is called with, variables first.
+        The arguments of every function, variables first.
     objective : callable
         Returns a scalar expression.
     inequalities, equalities : sequences of callables
@@ -32,39 +32,40 @@ def stated_problem(
     Raises
     ------
     TypeError
-        If something that is to be called is not callable, does not take the variables and parameters, or
-        returns a constraint.
+        If ``inequalities`` or ``equalities`` is not a list or tuple, or a function is not callable, does not
+        take the variables and parameters, or returns a constraint.
     """
     for name, functions in (("inequalities", inequalities), ("equalities", equalities)):
         if not isinstance(functions, list | tuple):
             raise TypeError(f"{name} must be a list of functions, but got {functions!r}")
     arguments = (*variables, *parameters)
 
-    def expression(name: str, function: Function) -> Any:
+    def call(name: str, function: Function) -> Any:
+        """Return the function's expression."""
         if not callable(function):
             raise TypeError(
-                "objective, inequalities and equalities are functions of the variables and the parameters, "
-                f"but got {function!r}"
+                "objective, inequalities and equalities must be functions of the variables and the "
+                f"parameters, but got {function!r}"
             )
         _check_signature(name, function, arguments)
         result = function(*arguments)
         if isinstance(result, cp.constraints.constraint.Constraint | bool):
             raise TypeError(
-                f"{name}: a function must return an expression, which is then held <= 0 or == 0, but it "
+                f"{name}: a function must return an expression, which is constrained to <= 0 or == 0, but it "
                 f"returned the constraint {result}"
             )
         return result
 
-    constraints = [expression("inequalities", g) <= 0 for g in inequalities]
-    constraints += [expression("equalities", h) == 0 for h in equalities]
-    return cp.Problem(cp.Minimize(expression("objective", objective)), constraints)
+    constraints = [call("inequalities", g) <= 0 for g in inequalities]
+    constraints += [call("equalities", h) == 0 for h in equalities]
+    return cp.Problem(cp.Minimize(call("objective", objective)), constraints)
 
 
 def _check_signature(name: str, function: Function, arguments: Sequence[Any]) -> None:
-    """Refuse a function that cannot take the variables and the parameters, all of them, in order."""
+    """Raise TypeError if the function cannot be called with all variables and parameters in order."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of some built-in functions nothing is known
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return
     try:
         signature.bind(*arguments)
