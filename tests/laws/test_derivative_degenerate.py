@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -260,3 +261,34 @@ def test_cotangent_helper_is_of_the_right_shape():
         known.program.m,
         known.program.m,
     ]
+
+
+SMOOTH = {
+    "softmax": lambda x, p: (-p @ x - cp.sum(cp.entr(x)), [cp.sum(x) == 1]),
+    "entropic projection": lambda x, p: (cp.sum_squares(x - p) / 50 - cp.sum(cp.entr(x)), [cp.sum(x) == 1]),
+    "log-sum-exp with a ridge": lambda x, p: (cp.log_sum_exp(x) - p @ x + cp.sum_squares(x) / 100, []),
+    "norm of order 3": lambda x, p: (cp.pnorm(x - p, 3) + cp.sum_squares(x) / 2, []),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("seed", range(4))
+def test_elements_near_a_kink_do_not_matter_to_their_batch(name, seed):
+    """Logits of size 8: elements whose smallest entry is near zero, next to a kink of the exponential cone and
+    singular on one side of it, at positions that the seed decides. Each derivative is that of the element alone."""
+    x, p = cp.Variable(3), cp.Parameter(3)
+    objective, constraints = SMOOTH[name](x, p)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [p], [x])
+    rng = np.random.default_rng(seed)
+    values, g, t = (
+        8 * rng.standard_normal((32, 3)),
+        rng.standard_normal((32, 3)),
+        rng.standard_normal((32, 3)),
+    )
+    solution = layer.solve(values)
+    ((pulled,), (pushed,)), _ = caught(lambda: (solution.vjp(g), solution.jvp(t)))
+    for k in range(32):
+        alone = layer.solve(values[k])
+        ((one,), (other,)), _ = caught(lambda k=k, alone=alone: (alone.vjp(g[k]), alone.jvp(t[k])))
+        np.testing.assert_allclose(pulled[k], one, atol=1e-8 * np.abs(pulled).max())
+        np.testing.assert_allclose(pushed[k], other, atol=1e-8 * np.abs(pushed).max())
