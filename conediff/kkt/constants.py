@@ -49,6 +49,6 @@ DENSE_DIM = 12
 # Numbers in U, for the whole stack, up to which the low-rank correction is used (32 MiB; K₀⁻¹ U is as large).
 # Larger problems use GMRES.
 LOW_RANK_NUMBERS = 1 << 22
-# Columns of U, two for each eigenvector of each cone, up to which it is used: a factor takes one solve with K₀
-# for every column. Larger: factors cost more; smaller: more programs use GMRES.
+# Columns of U, two for each eigenvector of each cone, up to which it is used: a factor takes one solve with
+# K₀ for every column. Larger: factors cost more; smaller: more programs use GMRES.
 LOW_RANK_COLUMNS = 64
