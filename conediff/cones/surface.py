@@ -51,7 +51,7 @@ class Eigenvalues:
         vectors[:, 1, 2] = p[:, 2] * n[:, 0] - p[:, 0] * n[:, 2]
         vectors[:, 2, 2] = p[:, 0] * n[:, 1] - p[:, 1] * n[:, 0]
         self.vectors[where] = vectors
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):  # 1 / (1 + 1 / κ) is 0 for a κ near 0
             bent = np.stack([1 / (1 + kappa), 1 / (1 + 1 / kappa)])
         ones, zeros = np.ones_like(kappa), np.zeros_like(kappa)
         self.primal[where] = np.stack([ones, zeros, bent[0]], axis=-1)

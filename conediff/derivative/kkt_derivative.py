@@ -110,13 +110,13 @@ class KKTDerivative:
         scalings = solver.scalings
         scaling = scalings.primal_dual(data, *point)
         if observability is not None and not (
-            scaling.trivial and scalings.scaled_structure is scalings.structure
+            scaling.is_identity and scalings.scaled_structure is scalings.structure
         ):
             observability = ScaledObservability(observability, scaling)
         x, y, s = point
         there = Point(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
         linearised = LinearisedKKT(
-            solver.system, scaling.scale_data(data), there, nearby if scaling.trivial else None
+            solver.system, scaling.scale_data(data), there, nearby if scaling.is_identity else None
         )
         return cls(linearised, scaling, method, observability)
 

@@ -95,7 +95,7 @@ class ConeScalings:
         """
         zero = np.zeros((1, self.structure.m))
         scaling = self._primal_dual(data, y, s, zero, zero)
-        if scaling.trivial:
+        if scaling.is_identity:
             return scaling
         # A slack that is the difference of larger terms has lost its digits already, and the small digits of
         # a dual do not matter beside larger terms that it is added to. No scaling is made for those.
@@ -189,7 +189,7 @@ class ConeScaling:
     columns: Array
 
     @cached_property
-    def trivial(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether T = I for the whole stack."""
         return bool((self.diagonal == 1).all() and (self.shear == 0).all())
 
@@ -208,7 +208,7 @@ class ConeScaling:
     def scale_data(self, data: ConeData) -> ConeData:
         """Return the data of the scaled programs, on the sparsity of `ConeScalings.scaled_structure`."""
         A, shears = self.scalings.insert_fill_in(data.A), self.scalings.shears
-        if self.trivial:
+        if self.is_identity:
             return ConeData(data.P, A, data.b, data.c)
         A = np.array(np.broadcast_to(A, (max(len(A), len(self.shear)), A.shape[1])))
         A[:, shears.targets] += self.shear[:, shears.shear_of] * data.A[:, shears.entries]
@@ -229,7 +229,7 @@ class ConeScaling:
             `ConeScalings.structure`.
         """
         scalings, shears = self.scalings, self.scalings.shears
-        if self.trivial:
+        if self.is_identity:
             return ConeData(g.P, scalings.drop_fill_in(g.A), g.b, g.c)
         scaled = g.A * self._A_factors
         A = np.array(scalings.drop_fill_in(scaled))
@@ -250,24 +250,24 @@ class ConeScaling:
 
     def scale_slack(self, w: Array) -> Array:
         """Return T w, for w of shape (B, m)."""
-        if self.trivial:
+        if self.is_identity:
             return w
         w = self.scalings.shears.apply(w, self.shear)
         return w * self.diagonal
 
     def unscale_slack(self, w: Array) -> Array:
         """Return T⁻¹ w, for w of shape (B, m)."""
-        return w if self.trivial else self.scalings.shears.apply(w / self.diagonal, -self.shear)
+        return w if self.is_identity else self.scalings.shears.apply(w / self.diagonal, -self.shear)
 
     def scale_dual(self, w: Array) -> Array:
         """Return T⁻ᵀ w, for w of shape (B, m)."""
-        if self.trivial:
+        if self.is_identity:
             return w
         return self.scalings.shears.apply(w, -self.shear, transposed=True) / self.diagonal
 
     def unscale_dual(self, w: Array) -> Array:
         """Return Tᵀ w, for w of shape (B, m)."""
-        if self.trivial:
+        if self.is_identity:
             return w
         return self.scalings.shears.apply(w * self.diagonal, self.shear, transposed=True)
 

@@ -37,13 +37,13 @@ class Magnitude:
         return cls(_factor(np.maximum(_largest(data.P), _largest(data.c))), _factor(_largest(data.A)))
 
     @property
-    def trivial(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether all factors are one."""
         return bool((self.objective == 1).all() and (self.rows == 1).all())
 
     def scaled(self, data: ConeData) -> ConeData:
         """Return the scaled programs."""
-        if self.trivial:
+        if self.is_identity:
             return data
         return ConeData(
             data.P * self.objective, data.A * self.rows, data.b * self.rows, data.c * self.objective

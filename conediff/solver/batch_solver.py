@@ -131,7 +131,7 @@ class BatchSolver:
         solved as if there were no start.
         """
         scaling = self.scalings.primal_dual(data, *start)
-        if scaling.trivial or not settings.refine:
+        if scaling.is_identity or not settings.refine:
             return self._solve_and_rescale(scaling, data, settings, start)
         result = self._solve_and_rescale(scaling, data, settings, start, stages=())
         left = np.flatnonzero(result.status != "solved")
@@ -181,10 +181,10 @@ class BatchSolver:
                 *magnitude.forward(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
             )
         scaled = magnitude.scaled(data)
-        result = SolveSchedule(self.system, self.piles, scaled, settings, start, not scaling.trivial).run(
+        result = SolveSchedule(self.system, self.piles, scaled, settings, start, not scaling.is_identity).run(
             stages
         )
-        if not (scaling.trivial and magnitude.trivial):
+        if not (scaling.is_identity and magnitude.is_identity):
             result.factors = []  # those of other data
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         x, y, s = magnitude.back(result.x, result.y, result.s, infeasible, unbounded)

@@ -274,8 +274,8 @@ SMOOTH = {
 @pytest.mark.parametrize("name", SMOOTH)
 @pytest.mark.parametrize("seed", range(4))
 def test_elements_near_a_kink_do_not_matter_to_their_batch(name, seed):
-    """Logits of size 8: elements whose smallest entry is near zero, next to a kink of the exponential cone and
-    singular on one side of it, at positions that the seed decides. Each derivative is that of the element alone."""
+    """Logits of size 8: in some elements the smallest entry is near a kink of the exponential cone and
+    singular on one side of it, at positions that the seed decides. Each derivative is as if alone."""
     x, p = cp.Variable(3), cp.Parameter(3)
     objective, constraints = SMOOTH[name](x, p)
     layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [p], [x])

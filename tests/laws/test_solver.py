@@ -206,7 +206,7 @@ class TestScale:
         assert np.allclose(solution.y / factor, expected.y, rtol=1e-8, atol=1e-8)
 
     def test_ordinary_programs_are_not_scaled(self, rng):
-        assert Magnitude.of(quadratic_program(rng).data).trivial
+        assert Magnitude.of(quadratic_program(rng).data).is_identity
 
     def test_a_warm_start_is_scaled_too(self, rng):
         program = quadratic_program(rng)
