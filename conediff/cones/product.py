@@ -260,13 +260,7 @@ class ProductCone:
         return ProductCone, (self.sizes,)
 
     def checked(self, v: Array) -> Array:
-        """Return v as floats.
-
-        Raises
-        ------
-        ConeError
-            If the last axis of v is not m long.
-        """
+        """Return v as floats; raise ConeError if its last axis is not m long."""
         v = np.asarray(v, dtype=np.float64)
         if v.ndim == 0 or v.shape[-1] != self.dim:
             raise ConeError(f"the cones have {self.dim} rows in all, but the array has shape {v.shape}")
@@ -276,9 +270,8 @@ class ProductCone:
     def _kinds(self) -> list[tuple[Kind, list[Any]]]:
         """The kinds of cones that are present, in the order of their rows, with the values of their keys."""
         values = dict(self.sizes)
-        kinds = [
-            (kind, [values[key] for key in kind.keys]) for kind in registry.KINDS if kind.keys[0] in values
-        ]
+        present = [kind for kind in registry.KINDS if kind.keys[0] in values]
+        kinds = [(kind, [values[key] for key in kind.keys]) for kind in present]
         if sum(len(kind.keys) for kind, _ in kinds) != len(values):
             raise ConeError(f"the cones {', '.join(values)} are not all in conediff.cones.registry")
         return kinds

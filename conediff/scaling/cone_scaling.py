@@ -76,12 +76,8 @@ class ConeScalings:
         self.structure = structure
         A, self._kept, self.shears = _fill_in(structure)
         self._groups = [(cone, rows) for cone, rows in structure.cone.groups if not cone.diagonal]
-        self.identity = ConeScaling(
-            self,
-            np.ones((1, structure.m)),
-            np.zeros((1, self.shears.into.size)),
-            np.ones((1, structure.n)),
-        )
+        no_shear = np.zeros((1, self.shears.into.size))
+        self.identity = ConeScaling(self, np.ones((1, structure.m)), no_shear, np.ones((1, structure.n)))
         self.scaled_structure = structure if A is structure.A else Structure(structure.P, A, structure.cone)
 
     def primal_dual(self, data: ConeData, x: Array, y: Array, s: Array) -> ConeScaling:
@@ -93,6 +89,8 @@ class ConeScalings:
         x, y, s : arrays, shapes (B, n), (B, m), (B, m)
             Solutions.
         """
+        if not self._groups:
+            return self.identity
         zero = np.zeros((1, self.structure.m))
         scaling = self._primal_dual(data, y, s, zero, zero)
         if scaling.is_identity:
@@ -126,9 +124,8 @@ class ConeScalings:
             place = np.full(A.shape[0], -1)
             place[rows[:, cone.equilibrated_row]] = np.arange(len(rows))
             entries = np.flatnonzero(place[A.indices] >= 0)
-            return cone.row_equilibration(
-                _largest(np.abs(data.A[:, entries]), place[A.indices[entries]], len(rows))
-            )
+            size = _largest(np.abs(data.A[:, entries]), place[A.indices[entries]], len(rows))
+            return cone.row_equilibration(size)
 
         return self._scaling(data, len(data.A), find)
 
