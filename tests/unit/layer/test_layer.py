@@ -372,3 +372,19 @@ def test_opt_layer_states_its_problem_by_functions():
     point = [rng.standard_normal(v.shape) for v in p]
     np.testing.assert_allclose(layer(*point), plain(*point)[0], atol=1e-9)
     assert layer.settings.tol == 1e-12
+
+
+@pytest.mark.parametrize("answer", ["nan", "zero_grad", lambda solution: "zero_grad", lambda solution: None])
+def test_cones_and_layer_agree_about_failed_elements(answer):
+    """Cotangents of failed elements are decided once, also where a callable decides."""
+    x, p = cp.Variable(), cp.Parameter()
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x)), [x >= p, x <= 1]), [p], [x])
+    values = np.array([0.5, 2.0, 0.2])
+    solution = layer.solve(values, solver_args={"on_failure": answer})
+    (pulled,) = solution.vjp(np.ones(3))
+    cones = solution.cones.derivative().vjp(dx=np.ones((3, solution.cones.x.shape[1])))
+    fill = 0.0 if answer == "zero_grad" or (callable(answer) and answer(None)) else np.nan
+    np.testing.assert_array_equal(pulled[1], fill)
+    np.testing.assert_array_equal(cones.db[1], np.full(cones.db.shape[1], fill))
+    again = layer.resume([values], solution.state)
+    np.testing.assert_array_equal(again.vjp(np.ones(3))[0], pulled)

@@ -7,7 +7,8 @@ import pytest
 
 import conediff as cd
 from conediff.program import ConeData
-from conediff.solver.scs import Pile
+from conediff.solver import scs
+from conediff.solver.scs import Pile, SCSRefusal
 from conediff.solver.scs_settings import SCS_SETTINGS, checked_settings
 from tests.programs import CONES, distance, draw
 
@@ -159,3 +160,22 @@ def test_scs_accepts_each_setting(setting):
     known, _, _ = family("linear", 1)
     solution = cd.solve(known.program, **setting)
     assert distance([solution.x], [known.x]) < 1e-6
+
+
+def test_a_refusal_of_the_data_is_told_apart_from_other_errors(monkeypatch):
+    """SCS cannot factorise a P that is not convex; a wrong keyword is an error of ours, and not hidden."""
+    program = cd.ConeProgram(np.eye(2), np.ones(2), np.zeros(2), {"l": 2})
+    indefinite = cd.ConeProgram(np.eye(2), np.ones(2), np.zeros(2), {"l": 2}, np.diag([1.0, -1e12]))
+    with pytest.raises(SCSRefusal):
+        Pile(indefinite.structure, 1).solve(indefinite.data, {"linear_solver": "qdldl"})
+    with pytest.raises(ValueError, match="scale"):
+        Pile(program.structure, 1).solve(program.data, {"scale": np.nan})
+    monkeypatch.setattr(Pile, "_vectors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cd.solve(program)
+
+
+def test_every_status_of_scs_is_known():
+    """SCS's glbopts.h has the statuses from -7 to 2; -5 is an interruption."""
+    assert sorted([*scs._STATUS, scs._INTERRUPTED]) == list(range(-7, 3))
+    assert {scs._STATUS[k] for k in (-6, -7)} == {"inaccurate"}, "an inaccurate certificate is none"
