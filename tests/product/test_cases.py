@@ -1,8 +1,56 @@
-"""Cases from real users, with closed-form or independently computed answers."""
+"""Lettered cases: problems on which other libraries failed their users, with answers known independently.
+
+The letters come from threads in other libraries' issue trackers and from runs of their releases. Tests
+elsewhere name them too ("case B"). ``contract.py`` and ``test_keras_training.py`` are in tests/adapters.
+
+==== =============================== =============================== ======================================
+case who meets it                    problem                         what is checked, and where
+==== =============================== =============================== ======================================
+A    models with power cones         maximise p'x over a power cone  x and dx/dp; here, unit/compat and peers
+                                     and a budget                    (test_diffcp: a derivative that diffcp
+                                                                     leaves out)
+B    large penalised problems, where quadratic with box and norm-1   vjp is additive and equals the dense
+     LSQR stops early                limits on v                     method's; here, test_derivative in laws,
+                                                                     contract.py
+C    losses on dual variables        least norm, A x = b             duals and their derivatives at default
+                                                                     settings; here, contract.py
+D    losses of tiny or huge size     squares plus a norm             the gradient is linear in the loss, down
+                                                                     to 1e-300; here, test_derivative in
+                                                                     laws, contract.py
+E    sharp softmax                   linear plus 0.01 times entropy  dx/db where the entropy's weight is
+                                     on the simplex                  small; here
+F    barrier methods                 x plus log barriers of (-1, 1)  x and dx/dlam in closed form; here
+G    (not used)
+H    projections inside a model      nearest point of a polytope     x, its Jacobian, and the gradient of the
+                                                                     optimal value; here, contract.py
+I    batches with one bad element    minimise |x|^2, x >= p, a sum   the bad element is named or filled, the
+                                     limit; a row that is infeasible others keep their gradients; a
+                                                                     contradiction is never "solved"; here,
+                                                                     laws/test_derivative_batch, contract.py
+J    decisions from linear programs  best of three assets, sum w = 1 the vertex, with gradient zero; here.
+                                                                     Smoothed, the gradient is not zero:
+                                                                     contract.py
+K    Keras models                    projection onto z >= 0 between  build, fit, a graph, save and load:
+                                     Dense layers                    test_keras_training.py
+L    PyTorch models                  layers inside modules           copies, pickles, averaged models, data
+                                                                     parallel, torch.compile:
+                                                                     test_torch_modules.py; vmap, jacrev and
+                                                                     jvp: test_torch_transforms.py
+M    a matrix parameter in the       quad_form(x, P) / 2 + q'x,      x and the gradients in P and q in closed
+     objective                       x >= -1                         form; here
+N    large matrix parameters         |Q x|^2 / 2 + sum(x), x >= -1   building a layer takes less than twice
+                                                                     the memory of cvxpy's own; here
+O    duals of several cones in one   a vector SOC and a vector       duals as cvxpy orders them, and their
+     constraint                      exponential cone                derivatives; here
+P    complex signals                 projection, complex z and c     values and complex gradients; here
+==== =============================== =============================== ======================================
+"""
 
 from __future__ import annotations
 
+import re
 import tracemalloc
+from string import ascii_uppercase
 
 import cvxpy as cp
 import numpy as np
@@ -251,3 +299,10 @@ def test_p_complex_variables_and_parameters():
     np.testing.assert_allclose(solution.values[0], np.maximum(c_value.real, 0) + 1j * c_value.imag, atol=1e-9)
     g = rng.standard_normal(3) + 1j * rng.standard_normal(3)
     np.testing.assert_allclose(solution.vjp(g)[0], g.real * (c_value.real > 0) + 1j * g.imag, atol=1e-9)
+
+
+def test_the_key_above_says_which_cases_are_tested_here():
+    rows = re.split(r"^(?=[A-Z] {4})", __doc__.split("\n====")[2], flags=re.MULTILINE)[1:]
+    assert "".join(row[0] for row in rows) == ascii_uppercase[:16]
+    here = {row[0].lower() for row in rows if re.search(r"\bhere\b", row)}
+    assert here == {name.split("_")[1] for name in globals() if re.match(r"test_[a-z]_", name)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 BUILT = {"_build", "auto_gallery"}
 PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if not BUILT & set(p.relative_to(ROOT).parts))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def blocks(text, language):
@@ -114,7 +116,9 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_links_point_somewhere(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -124,6 +128,25 @@ def test_links_point_somewhere(page):
         there = page.parent / path if path else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
+
+
+def test_contributing_has_a_row_for_every_package():
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("conediff/**/__init__.py")}
+    rows = re.findall(r"^\| `(conediff/[\w/]+)` \|", CONTRIBUTING, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(packages - {"conediff"})
+
+
+def test_paths_that_pages_name_exist():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES):
+        for path in re.findall(r"\b(?:tests|conediff|adapters)/[\w/]+\.py", page.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), (page.name, path)
+
+
+def test_contributing_has_a_row_for_every_marker():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]
+    markers = [marker.partition(":")[0] for marker in settings["ini_options"]["markers"]]
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ (?:s|min) \|$", CONTRIBUTING, flags=re.MULTILINE)
+    assert rows == markers
 
 
 def test_links_into_the_gallery_are_to_scripts_that_are_there():
