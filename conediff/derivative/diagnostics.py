@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.kkt.least_squares import LinearSolution
-from conediff.program import Array, ConeData
-from conediff.scaling import ConeScaling
+from conediff.program import Array, ConeData, Point
+from conediff.scaling import ComposedScaling
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,14 @@ class ScaledObservability:
     """What is observed of programs in a cone scaling by somebody who knows them without it."""
 
     unscaled: Observability
-    scaling: ConeScaling
+    scaling: ComposedScaling
 
     def of_data(self, g: ConeData) -> NDArray[np.bool_]:
-        return self.unscaled.of_data(self.scaling.unscale_cotangent(g))
+        return self.unscaled.of_data(self.scaling.unscale_data_cotangent(g))
 
     def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
-        return self.unscaled.of_solution(dx * self.scaling.columns, self.scaling.unscale_dual(dy))
+        x, y, _ = self.scaling.unscale_point(Point(dx, dy, np.zeros_like(dy)))
+        return self.unscaled.of_solution(x, y)
 
     def take(self, index: NDArray[np.intp] | slice) -> Observability:
         return ScaledObservability(self.unscaled.take(index), self.scaling.take(index))

@@ -39,7 +39,7 @@ from conediff.kkt.constants import SOLVED
 from conediff.kkt.embedding import Embedding
 from conediff.kkt.factor import KKTFactor
 from conediff.program import Array, ConeData, Indices, Point, Products, Structure, outer, scaled
-from conediff.scaling import ConeScaling
+from conediff.scaling import ComposedScaling
 from conediff.solver.batch_solver import BatchSolver
 
 
@@ -65,7 +65,7 @@ class KKTDerivative:
     ----------
     linearised : LinearisedKKT
         In the cone scaling.
-    scaling : ConeScaling
+    scaling : ComposedScaling
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         "direct" solves with K alone; "lsqr" and "lsmr" iterate on M; "dense" is the reference, a singular
         value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
@@ -76,7 +76,7 @@ class KKTDerivative:
     def __init__(
         self,
         linearised: LinearisedKKT,
-        scaling: ConeScaling,
+        scaling: ComposedScaling,
         method: str = "auto",
         observability: Observability | None = None,
     ) -> None:
@@ -107,17 +107,16 @@ class KKTDerivative:
         nearby : KKTFactor, optional
             K at points nearby, of the unscaled programs.
         """
-        scalings = solver.scalings
-        scaling = scalings.primal_dual(data, *point)
+        scalings, equilibration = solver.scalings, solver.equilibrator.equilibration(data)
+        data, point = equilibration.scale_data(data), equilibration.scale_point(point)
+        cone_scaling = scalings.primal_dual(data, *point)
+        scaling, is_plain = ComposedScaling(equilibration, cone_scaling), cone_scaling.is_identity
         if observability is not None and not (
-            scaling.is_identity and scalings.scaled_structure is scalings.structure
+            equilibration.is_identity and is_plain and scalings.scaled_structure is scalings.structure
         ):
             observability = ScaledObservability(observability, scaling)
-        x, y, s = point
-        there = Point(x / scaling.columns, scaling.scale_dual(y), scaling.scale_slack(s))
-        linearised = LinearisedKKT(
-            solver.system, scaling.scale_data(data), there, nearby if scaling.is_identity else None
-        )
+        there, scaled_data = cone_scaling.scale_point(point), cone_scaling.scale_data(data)
+        linearised = LinearisedKKT(solver.system, scaled_data, there, nearby if is_plain else None)
         return cls(linearised, scaling, method, observability)
 
     def jvp(self, products: Products) -> tuple[Tangent, Report]:
@@ -128,20 +127,15 @@ class KKTDerivative:
         products : Products
             dP x, dA x, dA'y, db and dc.
         """
-        scaling, E = self.scaling, self.scaling.columns
-        Px, Ax, Aty, b, c = products
         report = Report()
-        dx, dy, ds = self._jvp(
-            Products(Px * E, scaling.scale_slack(Ax), Aty * E, scaling.scale_slack(b), c * E), report
-        )
-        return Tangent(dx * E, scaling.unscale_dual(dy), scaling.unscale_slack(ds)), report
+        tangent = self._jvp(self.scaling.scale_products(products), report)
+        return Tangent(*self.scaling.unscale_point(Point(*tangent))), report
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Multipliers, Report]:
         """Apply the adjoint to cotangents of the solutions, shapes (B, n), (B, m), (B, m)."""
-        scaling, E = self.scaling, self.scaling.columns
         report = Report()
-        r1, r2 = self._vjp(gx * E, scaling.scale_slack(gy), scaling.scale_dual(gs), report)
-        return Multipliers(r1 * E, scaling.unscale_dual(r2)), report
+        multipliers = self._vjp(*self.scaling.scale_cotangent(gx, gy, gs), report)
+        return Multipliers(*self.scaling.unscale_multipliers(*multipliers)), report
 
     def diagnostics(self) -> Diagnostics:
         """Return how well the derivative is defined."""

@@ -5,7 +5,9 @@ applies automorphisms of the cones that make y and s about equally large. Each c
 in its own file, see `conediff.cones.automorphism`.
 """
 
+from conediff.scaling.composed import ComposedScaling
 from conediff.scaling.cone_scaling import ConeScaling, ConeScalings
+from conediff.scaling.equilibration import Equilibration, Equilibrator
 from conediff.scaling.magnitude import Magnitude
 
-__all__ = ["ConeScaling", "ConeScalings", "Magnitude"]
+__all__ = ["ComposedScaling", "ConeScaling", "ConeScalings", "Equilibration", "Equilibrator", "Magnitude"]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones import Automorphism, Cone
-from conediff.program import Array, ConeData, Indices, Pattern, Structure, union
+from conediff.program import Array, ConeData, Indices, Pattern, Point, Products, Structure, union
 from conediff.scaling.constants import CANCELLED, CLOSE, ORDINARY_COLUMN
 
 
@@ -216,7 +216,7 @@ class ConeScaling:
             data.c * self.columns,
         )
 
-    def unscale_cotangent(self, g: ConeData) -> ConeData:
+    def unscale_data_cotangent(self, g: ConeData) -> ConeData:
         """Return cotangents of the given data from those of the scaled data: the adjoint of `scale_data`.
 
         Parameters
@@ -232,6 +232,29 @@ class ConeScaling:
         A = np.array(scalings.drop_fill_in(scaled))
         A[:, shears.entries] += self.shear[:, shears.shear_of] * scaled[:, shears.targets]
         return ConeData(g.P * self._P_factors, A, self.unscale_dual(g.b), g.c * self.columns)
+
+    def scale_point(self, point: Point) -> Point:
+        """Return the solutions of the scaled programs that belong to solutions of the given ones."""
+        x, y, s = point
+        return Point(x / self.columns, self.scale_dual(y), self.scale_slack(s))
+
+    def unscale_point(self, point: Point) -> Point:
+        """Return the solutions of the given programs that belong to solutions of the scaled ones."""
+        x, y, s = point
+        return Point(x * self.columns, self.unscale_dual(y), self.unscale_slack(s))
+
+    def scale_products(self, change: Products) -> Products:
+        """Return the products of a perturbation of the scaled programs."""
+        E, (Px, Ax, Aty, b, c) = self.columns, change
+        return Products(Px * E, self.scale_slack(Ax), Aty * E, self.scale_slack(b), c * E)
+
+    def scale_cotangent(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array, Array]:
+        """Return a cotangent of the solutions of the scaled programs."""
+        return gx * self.columns, self.scale_slack(gy), self.scale_dual(gs)
+
+    def unscale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
+        """Return multipliers of the given programs; `program.outer` makes cotangents of the data of them."""
+        return r1 * self.columns, self.unscale_dual(r2)
 
     @property
     def _A_factors(self) -> Array:

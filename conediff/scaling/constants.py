@@ -14,3 +14,9 @@ ORDINARY_COLUMN = 2.0**4
 # absolute, sees less ordinary programs; smaller: more programs are rescaled, and Newton's factors are not
 # handed to the derivative for those.
 ORDINARY_PROGRAM = 2.0**7
+# Rows, or columns, whose largest entries are within this factor of each other are not equilibrated. Larger:
+# rows of programs in mixed units are less accurate; smaller: more programs are rescaled for little.
+ORDINARY_RATIO = 2.0**5
+# Rounds of Ruiz's equilibration: each takes the square root of what is left, so ten bring 2^100 to within a
+# factor of two (Ruiz 2001).
+RUIZ_ROUNDS = 10

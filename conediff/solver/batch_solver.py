@@ -13,7 +13,7 @@ from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
 from conediff.parallel import backend
 from conediff.program import Array, ConeData, Point, Structure
-from conediff.scaling import ConeScaling, ConeScalings, Magnitude
+from conediff.scaling import ConeScaling, ConeScalings, Equilibrator, Magnitude
 from conediff.solver import constants
 from conediff.solver.result import SolveResult
 from conediff.solver.schedule import STAGES, SolveSchedule, Stage
@@ -40,6 +40,7 @@ class BatchSolver:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
+        self.equilibrator = Equilibrator(structure)
         self.scalings = ConeScalings(structure)
         self.system = KKTSystem(self.scalings.scaled_structure)
         self.piles = Piles(self.scalings.scaled_structure)
@@ -115,7 +116,17 @@ class BatchSolver:
         return cut(count, at_least, self.piles.size(count), row_bytes)
 
     def solve_part(self, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:
-        """Solve the programs of one part."""
+        """Solve the programs of one part, equilibrated."""
+        equilibration = self.equilibrator.equilibration(data)
+        data = equilibration.scale_data(data)
+        if start is not None:
+            start = equilibration.scale_point(start)
+        result = self._solve_equilibrated(data, settings, start)
+        infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
+        result.x, result.y, result.s = equilibration.unscale_point(result.point, infeasible, unbounded)
+        return result
+
+    def _solve_equilibrated(self, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:
         if start is None:
             scaling = self.scalings.exponential_row_equilibration(data)
             result = self._solve_and_rescale(scaling, data, settings)

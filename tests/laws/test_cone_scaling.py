@@ -97,7 +97,7 @@ def test_scaling_data_and_unscaling_cotangents_are_adjoint(seed):
 
     d, g = random(given), random(lifted)
     np.testing.assert_allclose(
-        product(scaling.scale_data(d), g), product(d, scaling.unscale_cotangent(g)), rtol=1e-8
+        product(scaling.scale_data(d), g), product(d, scaling.unscale_data_cotangent(g)), rtol=1e-8
     )
 
 

@@ -1,0 +1,235 @@
+r"""Equilibration: row and column scaling after which no number of a program is tiny or huge.
+
+With diagonal matrices E and R and a number σ, all powers of two, the program of σ E P E, R A E, R b and σ E c
+has the solution
+
+.. math:: \hat x = E^{-1} x, \qquad \hat y = \sigma R^{-1} y, \qquad \hat s = R s,
+
+as long as R keeps the cones: its entries are free in zero and nonnegative cones, and equal within each other
+cone. E and R bring the largest entries of rows and columns of the KKT matrix [[P, A'], [A, 0]] to about one
+(Ruiz 2001), σ those of σ E P E and σ E c. So residuals, ranks and distances to kinks do not depend on the
+units of the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conediff.program import Array, ConeData, Indices, Point, Products, Structure
+from conediff.scaling.constants import ORDINARY_PROGRAM, ORDINARY_RATIO, RUIZ_ROUNDS
+
+
+@dataclass(frozen=True, eq=False)
+class Equilibration:
+    """E, R and σ for a stack of programs.
+
+    Parameters
+    ----------
+    structure : Structure
+    columns : array, shape (B, n) or (1, n)
+        E's diagonal.
+    rows : array, shape (B, m) or (1, m)
+        R's diagonal.
+    objective : array, shape (B, 1) or (1, 1)
+        σ.
+    """
+
+    structure: Structure
+    columns: Array
+    rows: Array
+    objective: Array
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether all factors are one."""
+        return all(bool((part == 1).all()) for part in (self.columns, self.rows, self.objective))
+
+    def take(self, index: NDArray[np.intp] | slice) -> Equilibration:
+        """Return the equilibration of the programs at these positions."""
+        parts = (self.columns, self.rows, self.objective)
+        return Equilibration(self.structure, *(part if len(part) == 1 else part[index] for part in parts))
+
+    def scale_data(self, data: ConeData) -> ConeData:
+        """Return the equilibrated programs."""
+        if self.is_identity:
+            return data
+        A = data.A * self._A_factors
+        P = data.P * self._P_factors if data.P.shape[1] else data.P
+        return ConeData(P, A, data.b * self.rows, data.c * (self.columns * self.objective))
+
+    def scale_point(self, point: Point) -> Point:
+        """Return the solutions of the equilibrated programs that belong to solutions of the given ones."""
+        if self.is_identity:
+            return point
+        x, y, s = point
+        return Point(x / self.columns, y * self.objective / self.rows, s * self.rows)
+
+    def unscale_point(
+        self,
+        point: Point,
+        infeasible: NDArray[np.bool_] | None = None,
+        unbounded: NDArray[np.bool_] | None = None,
+    ) -> Point:
+        """Return the solutions of the given programs that belong to solutions of the equilibrated ones.
+
+        Parameters
+        ----------
+        point : Point
+        infeasible, unbounded : bool arrays, shape (B,), optional
+            Where a program is infeasible, y is a certificate with b'y = -1; where it is unbounded, x and s
+            are one with c'x = -1. Certificates have factors of their own.
+        """
+        if self.is_identity:
+            return point
+        x, y, s = point
+        of_y, of_x = 1 / self.objective, np.ones_like(self.objective)
+        if infeasible is not None:
+            of_y = np.where(infeasible[:, None], 1.0, of_y)
+        if unbounded is not None:
+            of_x = np.where(unbounded[:, None], self.objective, of_x)
+        return Point(x * self.columns * of_x, y * self.rows * of_y, s / self.rows * of_x)
+
+    def scale_products(self, change: Products) -> Products:
+        """Return the products of a perturbation of the equilibrated programs, from those of the given ones."""
+        if self.is_identity:
+            return change
+        of_x = self.columns * self.objective
+        Px, Ax, Aty, b, c = change
+        return Products(Px * of_x, Ax * self.rows, Aty * of_x, b * self.rows, c * of_x)
+
+    def scale_cotangent(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array, Array]:
+        """Return a cotangent of the solutions of the equilibrated programs."""
+        if self.is_identity:
+            return gx, gy, gs
+        return gx * self.columns, gy * self.rows / self.objective, gs / self.rows
+
+    def unscale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
+        """Return multipliers of the given programs; `program.outer` makes cotangents of the data of them."""
+        if self.is_identity:
+            return r1, r2
+        return r1 * self.columns * self.objective, r2 * self.rows
+
+    def unscale_data_cotangent(self, g: ConeData) -> ConeData:
+        """Return cotangents of the data of the given programs."""
+        if self.is_identity:
+            return g
+        P = g.P * self._P_factors if g.P.shape[1] else g.P
+        return ConeData(P, g.A * self._A_factors, g.b * self.rows, g.c * (self.columns * self.objective))
+
+    @property
+    def _A_factors(self) -> Array:
+        A = self.structure.A
+        return self.rows[:, A.indices] * self.columns[:, A.columns]
+
+    @property
+    def _P_factors(self) -> Array:
+        return _P_factors(self.structure, self.columns) * self.objective
+
+
+def _P_factors(structure: Structure, columns: Array) -> Array:
+    P = structure.P
+    return columns[:, P.indices] * columns[:, P.columns]
+
+
+class Equilibrator:
+    """Finds the equilibrations of programs of one structure.
+
+    Parameters
+    ----------
+    structure : Structure
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        A, P = structure.A, structure.P
+        self.structure = structure
+        self._rows, self._A_columns = _Largest(A.indices, A.shape[0]), _Largest(A.columns, A.shape[1])
+        self._P_columns = _Largest(P.columns, P.shape[1])
+        self._blocks = [rows for cone, rows in structure.cone.groups if cone.dim > 1]
+
+    def equilibration(self, data: ConeData) -> Equilibration:
+        """Return the equilibration of a stack; E and R have one row where the programs share A and P.
+
+        Programs whose rows and columns are of about one size already have E = I, and R a multiple of I.
+        """
+        A, P = np.abs(data.A), np.abs(data.P)
+        count = max(len(A), len(P))
+        of_row, _ = self._sizes(A, P)
+        of_A, of_objective = _largest(A), np.maximum(_largest(P), _largest(data.c))
+        columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
+        rows *= _power_of_two(of_A)
+        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(self._P_columns(P))
+        even = np.broadcast_to(even, count)
+        if not even.all():
+            uneven = np.flatnonzero(~even)
+            A, P, c = (part if len(part) == 1 else part[uneven] for part in (A, P, np.abs(data.c)))
+            columns[uneven], rows[uneven] = self._ruiz(A, P, c, uneven.size)
+            of_objective = np.maximum(
+                _largest(data.P * _P_factors(self.structure, columns)) if P.shape[1] else 0.0,
+                _largest(data.c * columns),
+            )
+        return Equilibration(self.structure, columns, rows, _power_of_two(of_objective))
+
+    def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
+        """Return the largest entries of the rows, one for each cone, and of the columns."""
+        of_row = self._rows(A)
+        for rows in self._blocks:
+            of_row[:, rows] = of_row[:, rows].max(axis=-1, keepdims=True)
+        return of_row, np.maximum(self._A_columns(A), self._P_columns(P))
+
+    def _ruiz(self, A: Array, P: Array, c: Array, count: int) -> tuple[Array, Array]:
+        """Return E and R, powers of two, for matrices with these absolute values."""
+        structure = self.structure
+        columns, rows = np.ones((count, structure.n)), np.ones((count, structure.m))
+        A, P, c = (np.array(np.broadcast_to(part, (count, part.shape[1]))) for part in (A, P, c))
+        for _ in range(RUIZ_ROUNDS):
+            # The objective is divided by its size in each round, as it will be at the end.
+            size = np.maximum(_largest(P), _largest(c))
+            P, c = P / np.where(size > 0, size, 1), c / np.where(size > 0, size, 1)
+            r, e = (
+                1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in self._sizes(A, P)
+            )
+            columns, rows = columns * e, rows * r
+            A = A * (r[:, structure.A.indices] * e[:, structure.A.columns])
+            P, c = P * _P_factors(structure, e), c * e
+        return np.exp2(np.round(np.log2(columns))), np.exp2(np.round(np.log2(rows)))
+
+
+class _Largest:
+    """The largest entry in each row, or column, of a matrix: a function of its absolute values."""
+
+    def __init__(self, place: Indices, size: int) -> None:
+        self._order = np.argsort(place, kind="stable")
+        ordered = place[self._order]
+        self._starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+        self._place, self._size = ordered[self._starts], size
+
+    def __call__(self, values: Array) -> Array:
+        result = np.zeros((len(values), self._size))
+        if self._starts.size:
+            runs = np.maximum.reduceat(values.take(self._order, axis=1), self._starts, axis=1)
+            result[:, self._place] = runs
+        return result
+
+
+def _is_even(sizes: Array) -> NDArray[np.bool_]:
+    """Return whether the nonzero sizes of each program are within ORDINARY_RATIO of each other, shape (B,)."""
+    largest = sizes.max(axis=1, initial=0.0)
+    smallest = np.min(sizes, axis=1, initial=np.inf, where=sizes > 0)
+    return np.asarray(~(largest > ORDINARY_RATIO * smallest))
+
+
+def _largest(stack: Array) -> Array:
+    """Return the largest absolute value of each row, shape (B, 1)."""
+    largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
+    return largest
+
+
+def _power_of_two(size: Array) -> Array:
+    """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
+    strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
+    factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
+    return factor
