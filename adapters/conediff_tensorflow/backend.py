@@ -1,4 +1,4 @@
-"""The one function that depends on Keras's backend."""
+"""The only function that depends on Keras's backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import conediff
 BACKEND = keras.backend.backend()
 
 if BACKEND == "tensorflow":
-    from .function import solve
+    from .function import solve as solve
 
 elif BACKEND == "torch":
     from conediff_torch import functional
@@ -22,7 +22,7 @@ elif BACKEND == "torch":
         params: Sequence[Any],
         solver_args: Mapping[str, Any],
         dtypes: Sequence[str],
-        shapes: Sequence[Any],
+        shapes: Sequence[tuple[int | None, ...]],
     ) -> tuple[Any, ...]:
         """Solve; one tensor for each output."""
         outputs = functional.solve(core, *params, solver_args=solver_args)

@@ -1,4 +1,4 @@
-"""Which problem parameters are passed to calls, and which are the layer's own weights."""
+"""The parameters of a Keras layer: some are passed to calls, others are weights of the layer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from conediff.layer.calls import by_name, check_count, check_distinct
 from conediff.layer.maps import ParameterSpec
 
 _PARTS = {
@@ -16,7 +17,8 @@ _PARTS = {
     "regularizer": keras.regularizers,
     "constraint": keras.constraints,
 }
-# How TensorFlow's other tensors become dense ones.
+_WHOSE = "each parameter that is not a weight"
+# How to make TensorFlow's other tensors dense.
 _DENSE = {
     "RaggedTensor": "tensor.to_tensor(), and leave padded elements out of the loss",
     "SparseTensor": "tf.sparse.to_dense(tensor)",
@@ -45,14 +47,14 @@ class Inputs:
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights must be a mapping from parameters to initializers, got {weights!r}")
         if weights:
-            _check_distinct(specs)
+            check_distinct(specs)
         names = {spec.name: spec for spec in specs}
         own = {id(p): spec.name for p, spec in zip(parameters, specs, strict=True)}
         found = {}
         for key, value in weights.items():
             name = key if isinstance(key, str) else own.get(id(key))
             if name not in names:
-                raise ValueError(f"weights: {key!r} is none of the parameters {', '.join(sorted(names))}")
+                raise ValueError(f"weights: {key!r} is not one of the parameters {', '.join(sorted(names))}")
             found[name] = _options(names[name], value)
         return cls(tuple(specs), found)
 
@@ -62,41 +64,35 @@ class Inputs:
         return [spec.name for spec in self.specs if spec.name not in self.weights]
 
     def merged(self, items: Sequence[Any], weights: Mapping[str, Any]) -> list[Any]:
-        """Put what a call passed, and the weights, into the order of the problem's parameters."""
-        if len(items) != len(self.passed):
-            names = ", ".join(map(repr, self.passed)) or "none"
-            raise ValueError(
-                "a value must be provided for each parameter that is no weight: "
-                f"expected {len(self.passed)} ({names}), got {len(items)}"
-            )
+        """Return one item for each parameter of the problem: passed to the call, or a weight."""
+        check_count(self.passed, items, _WHOSE)
         rest: Iterator[Any] = iter(items)
         return [weights[spec.name] if spec.name in weights else next(rest) for spec in self.specs]
 
     def listed(self, inputs: Sequence[Any]) -> list[Any]:
-        """Bring ``layer(A, b)``, ``layer([A, b])`` and ``layer({"A": A, "b": b})`` into one form."""
+        """Return what ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})`` passed, as a list."""
         if len(inputs) != 1 or not isinstance(inputs[0], (list, tuple, Mapping)):
             return self._given(inputs)
         (inner,) = inputs
-        return self._given(self._from_names(inner) if isinstance(inner, Mapping) else inner)
+        return self._given(inner)
 
     def shapes(self, tree: Any) -> list[tuple[int | None, ...]]:
-        """As `listed`, of shapes; a shape alone is that of the one parameter."""
+        """Do as `listed`, with shapes; a single shape is that of the only parameter."""
         if tree is None or not (self.passed or keras.tree.flatten(tree)):
             return []
-        if isinstance(tree, Mapping):
-            return [tuple(shape) for shape in self._given(self._from_names(tree))]
-        if _is_shape(tree):
-            return [tuple(tree)]
-        if len(tree) == 1 and not _is_shape(tree[0]):
-            return self.shapes(tree[0])
+        if not isinstance(tree, Mapping):
+            if _is_shape(tree):
+                return [tuple(tree)]
+            if len(tree) == 1 and not _is_shape(tree[0]):
+                return self.shapes(tree[0])
         return [tuple(shape) for shape in self._given(tree)]
 
-    def _given(self, items: Sequence[Any]) -> list[Any]:
+    def _given(self, items: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+        if isinstance(items, Mapping):
+            items = by_name(self.specs, self.passed, items)
         for name, item in zip(self.passed, items, strict=False):
             if item is None:
-                raise ValueError(
-                    f"a value must be provided for each parameter that is no weight: got None for {name!r}"
-                )
+                raise ValueError(f"a value must be provided for {_WHOSE}: got None for {name!r}")
             if type(item).__name__ in _DENSE:
                 raise TypeError(
                     f"parameter {name!r} must be a dense tensor, but is a {type(item).__name__}: pass "
@@ -104,14 +100,8 @@ class Inputs:
                 )
         return list(items)
 
-    def _from_names(self, items: Mapping[str, Any]) -> list[Any]:
-        _check_distinct(self.specs)
-        if set(items) != set(self.passed):
-            raise ValueError(f"expected values by the names {self.passed}, got {list(items)}")
-        return [items[name] for name in self.passed]
-
     def get_config(self) -> dict[str, Any]:
-        """Return the options of the weights as what JSON can hold."""
+        """Return the options of the weights in a form that JSON can hold."""
         return {
             name: {
                 key: _PARTS[key].serialize(value) if key in _PARTS and value is not None else value
@@ -123,17 +113,6 @@ class Inputs:
 
 def _is_shape(tree: Any) -> bool:
     return all(size is None or isinstance(size, (int, np.integer)) for size in tree)
-
-
-def _check_distinct(specs: Sequence[ParameterSpec]) -> None:
-    """Raise where a name would not tell which parameter is meant."""
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"more than one parameter is named {name!r}: give each a name of its own to use weights, or "
-                "calls by name"
-            )
 
 
 def _options(spec: ParameterSpec, value: Any) -> dict[str, Any]:
@@ -150,7 +129,7 @@ def _options(spec: ParameterSpec, value: Any) -> dict[str, Any]:
     try:
         return {key: _PARTS[key].get(item) if key in _PARTS else item for key, item in options.items()}
     except ValueError as error:
-        raise ValueError(f"weights: what is said of {spec.name!r} is not understood: {error}") from error
+        raise ValueError(f"weights: the options of {spec.name!r} are invalid: {error}") from error
 
 
 def _initial(spec: ParameterSpec, value: Any) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 
 import conediff
-from conediff.layer.arguments import batch_shape
+from conediff.layer.calls import batch_shape
+from conediff.layer.dtypes import output_dtype
+from conediff.layer.opt_layer import OptLayerMixin
 from conediff.solver.settings import without_executor
 
 from . import serial
@@ -29,22 +31,22 @@ class CvxpyLayer(keras.layers.Layer):
     parameters : list or tuple of cvxpy.Parameter
         All parameters of the problem, in the order in which calls pass them.
     variables : list or tuple
-        What calls return: variables, dual variables (``constraint.dual_variables[0]``), and
+        The outputs of a call: variables, dual variables (``constraint.dual_variables[0]``), and
         ``problem.objective`` for the optimal value.
     gp : bool
         Whether the problem is a geometric (log-log convex) program.
     solver_args : mapping, optional
         Defaults for every call, as of `conediff.CvxpyLayer`.
     weights : mapping, optional
-        Parameters that are no inputs but weights of the layer, each with its initializer: anything that Keras
-        takes for one, an array, or a dictionary of arguments of ``add_weight`` (initializer, regularizer,
-        constraint, trainable). Keys are the parameters, or their names.
+        Parameters that are weights of the layer rather than inputs, each with its initializer: anything that
+        Keras accepts as one, an array, or a dictionary of arguments of ``add_weight`` (initializer,
+        regularizer, constraint, trainable). Keys are the parameters, or their names.
     single_output : bool
-        Whether calls return the one output itself, as Sequential needs it, and not a tuple of one.
+        Whether calls return the only output itself, as Sequential needs it, instead of a tuple of one.
     **kwargs
-        Keras's own: name, dtype, trainable. With a ``dtype``, or under a global dtype policy other than
-        float32, inputs are cast to the policy's compute dtype, as in every Keras layer; else outputs have the
-        inputs' dtype.
+        Arguments of every Keras layer: name, dtype, trainable. With a ``dtype``, or under a global dtype
+        policy other than float32, inputs are cast to the policy's compute dtype, as in every Keras layer;
+        otherwise outputs have the inputs' dtype.
 
     Raises
     ------
@@ -54,7 +56,8 @@ class CvxpyLayer(keras.layers.Layer):
     Notes
     -----
     Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``, with any number of leading
-    batch dimensions that broadcast against each other. It runs on NumPy: eagerly, in graphs, not under XLA.
+    batch dimensions that broadcast against each other. It runs on NumPy, eagerly and in graphs, but not under
+    XLA.
 
     Examples
     --------
@@ -68,7 +71,7 @@ class CvxpyLayer(keras.layers.Layer):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Keep the arguments from Keras, which would sort the keys of ``weights``; cvxpy forbids that."""
+        """Hide the arguments from Keras: it sorts the keys of dictionaries, and cvxpy forbids comparisons."""
         return super().__new__(cls)
 
     def __init__(
@@ -84,17 +87,18 @@ class CvxpyLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         core = conediff.CvxpyLayer(problem, parameters, variables, gp=gp, solver_args=solver_args)
-        inputs = Inputs.of(core.parameters, parameters, weights or {})
-        self._setup(core, inputs, solver_args or {}, single_output, kwargs)
+        self._wrap(core, parameters, solver_args or {}, single_output, weights=weights, **kwargs)
 
-    def _setup(
+    def _wrap(
         self,
         core: conediff.CvxpyLayer,
-        inputs: Inputs,
+        parameters: Sequence[Any],
         solver_args: Mapping[str, Any],
         single_output: bool,
-        kwargs: Mapping[str, Any],
+        weights: Mapping[Any, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
+        """Set the layer up; ``parameters`` are those of the problem, or their names."""
         if single_output and len(core.outputs) != 1:
             raise ValueError(
                 f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
@@ -104,7 +108,8 @@ class CvxpyLayer(keras.layers.Layer):
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False
         self.single_output = single_output
-        # Keras wraps the dictionaries and lists among attributes; in tuples it leaves them alone.
+        inputs = Inputs.of(core.parameters, parameters, weights or {})
+        # Keras replaces dictionaries and lists among the attributes by its own; inside tuples it does not.
         self._core, self._inputs, self._defaults = core, inputs, (dict(solver_args),)
         shapes = {spec.name: spec.shape for spec in core.parameters}
         own = {name: self._weight(name, shapes[name], options) for name, options in inputs.weights.items()}
@@ -114,15 +119,15 @@ class CvxpyLayer(keras.layers.Layer):
         try:
             return self.add_weight(name=name, shape=shape, **options)
         except TypeError as error:
-            raise TypeError(f"weights: what is said of {name!r} is not understood: {error}") from error
+            raise TypeError(f"weights: the options of {name!r} are invalid: {error}") from error
 
     @property
     def info(self) -> dict[str, Any]:
-        """How the last call went: status, iterations, refinements and residual per element; times (s)."""
+        """Status, iterations, refinements and residual per element of the last call; its times in seconds."""
         return self._core.info
 
     def build(self, input_shape: Any = None) -> None:
-        """Check the shapes of the inputs, as far as they are known.
+        """Check the shapes of the inputs, of which some sizes may be None.
 
         Raises
         ------
@@ -159,7 +164,7 @@ class CvxpyLayer(keras.layers.Layer):
         try:
             outputs = solve(self._core, params, solver_args or {}, self._dtypes(passed), shapes)
         except conediff.SolverError as error:
-            # Else Keras raises a copy that has the message only, without indices, statuses and solutions.
+            # Otherwise Keras raises a copy with the message only, without indices, statuses and solutions.
             error._keras_call_info_injected = True  # type: ignore[attr-defined]
             raise
         return outputs[0] if self.single_output else outputs
@@ -176,23 +181,26 @@ class CvxpyLayer(keras.layers.Layer):
         return specs[0] if self.single_output else specs
 
     def _check_followed(self) -> None:
-        """Refuse to hand a tuple to the next layer of a Sequential model, whose own message tells nothing."""
-        frame = sys._getframe(1)
-        while frame is not None:
-            model = frame.f_locals.get("self")
-            if isinstance(model, keras.Sequential) and frame.f_code.co_name == "build":
-                if any(layer is self for layer in model.layers[:-1]):
-                    advice = (
-                        "make it with single_output=True"
-                        if len(self._core.outputs) == 1
-                        else "use a functional model (keras.Model) instead"
-                    )
-                    raise ValueError(
-                        f"{self.name} returns a tuple of {len(self._core.outputs)}, which the next layer of "
-                        f"a Sequential model cannot take: {advice}"
-                    )
-                return
-            frame = frame.f_back  # type: ignore[assignment]
+        """Refuse to return a tuple to the next layer of a Sequential model.
+
+        Some layers would accept it and stack its parts; others raise errors that do not say what is wrong.
+        Keras has no hook that tells a layer what is done with its outputs. But it keeps a stack of the layers
+        that are being built, for the paths of their variables, and a Sequential model calls its layers while
+        it is built.
+        """
+        scopes = global_state.get_global_attribute("name_scope_stack", default=[])
+        models = [scope.caller for scope in scopes if isinstance(scope.caller, keras.Sequential)]
+        if models and not models[-1].built and any(layer is self for layer in models[-1].layers[:-1]):
+            count = len(self._core.outputs)
+            advice = (
+                "make it with single_output=True"
+                if count == 1
+                else "use a functional model (keras.Model) instead"
+            )
+            raise ValueError(
+                f"{self.name} returns a tuple of {count}, which the next layer of a Sequential model cannot "
+                f"take: {advice}"
+            )
 
     def compute_output_shape(self, *input_shape: Any) -> Any:
         """Return the outputs' shapes for those of the inputs."""
@@ -208,24 +216,19 @@ class CvxpyLayer(keras.layers.Layer):
         return tuple(batch + spec.shape for spec in self._core.outputs)
 
     def _dtypes(self, passed: Sequence[Any]) -> list[str]:
-        """Return the outputs' dtypes: that of the inputs, or the layer's own where none is floating."""
+        """Return the outputs' dtypes: that of the inputs, or the layer's own if no input is floating."""
         names = [keras.backend.standardize_dtype(item.dtype) for item in passed]
-        reals = {"complex64": "float32", "complex128": "float64"}
-        floating = [reals.get(name, name) for name in names if name in reals or "float" in name]
-        if "float64" in floating:
-            real = "float64"  # which Keras itself takes down to float32 on the torch backend
-        else:
-            real = keras.backend.result_type(*floating) if floating else self.compute_dtype
+        real = output_dtype(names, _promoted, self.compute_dtype)
         wide = "complex128" if real == "float64" else "complex64"
         return [wide if spec.complex else real for spec in self._core.outputs]
 
     def get_config(self) -> dict[str, Any]:
-        """Return all that `from_config` needs, the canonical maps of the problem included, as plain text.
+        """Return the configuration for `from_config`; the problem is in it as canonical maps, in plain text.
 
         Warns
         -----
         ConediffWarning
-            If ``solver_args`` have an executor, which stays behind.
+            If ``solver_args`` have an executor, which is not saved.
         """
         (solver_args,) = self._defaults
         return {
@@ -243,52 +246,25 @@ class CvxpyLayer(keras.layers.Layer):
         rest = dict(config)
         maps = serial.decode(rest.pop("maps"))
         solver_args = keras.saving.deserialize_keras_object(rest.pop("solver_args"))
-        weights, single_output = rest.pop("weights"), rest.pop("single_output")
         core = conediff.CvxpyLayer.from_maps(maps, solver_args)
-        inputs = Inputs.of(core.parameters, [spec.name for spec in core.parameters], weights)
-        layer = cls.__new__(cls)
-        layer._setup(core, inputs, solver_args, single_output, rest)
+        layer: CvxpyLayer = cls.__new__(cls)
+        layer._wrap(core, [spec.name for spec in core.parameters], solver_args, **rest)
         return layer
 
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
-        """Refuse to go into a SavedModel, which holds graphs and no Python."""
+        """Refuse to be saved in a SavedModel, which holds graphs and no Python."""
         if save_type == "savedmodel":
             raise NotImplementedError(serial.NO_SAVED_MODEL.format(self.name))
         return super()._trackable_children(save_type, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="conediff")
-class OptLayer(CvxpyLayer):
-    """A layer whose problem is stated by Python functions.
+class OptLayer(OptLayerMixin, CvxpyLayer):
+    __doc__ = conediff.OptLayer.__doc__
+    OWN_ARGUMENTS = ("name", "dtype", "trainable", "autocast", "weights")
 
-    Parameters
-    ----------
-    variables, parameters : lists of cvxpy.Variable, cvxpy.Parameter
-    objective : callable
-        Takes the variables, then the parameters; returns the expression to minimise.
-    inequalities, equalities : lists of callables, optional
-        Of the same arguments: g with g <= 0, h with h == 0.
-    **kwargs
-        Keras's name, dtype and trainable, and ``weights`` as of `CvxpyLayer`; others are solver arguments.
 
-    Notes
-    -----
-    The functions are called once, with cvxpy objects only. A call returns one tensor where there is
-    one variable, and a tuple of them otherwise.
-    """
-
-    def __init__(
-        self,
-        variables: Sequence[Any],
-        parameters: Sequence[Any],
-        objective: Callable[..., Any],
-        inequalities: Sequence[Callable[..., Any]] = (),
-        equalities: Sequence[Callable[..., Any]] = (),
-        *,
-        weights: Mapping[Any, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        own = {key: kwargs.pop(key) for key in ("name", "dtype", "trainable", "autocast") if key in kwargs}
-        core = conediff.OptLayer(variables, parameters, objective, inequalities, equalities, **kwargs)
-        inputs = Inputs.of(core.parameters, parameters, weights or {})
-        self._setup(core, inputs, kwargs, len(variables) == 1, own)
+def _promoted(*names: str) -> str:
+    # Keras itself promotes float64 to float32 on the torch backend.
+    promoted: str = "float64" if "float64" in names else keras.backend.result_type(*names)
+    return promoted

@@ -1,4 +1,4 @@
-"""Functions on arrays as TensorFlow operations, differentiable in all modes; and what these modes ask for."""
+"""Functions on arrays as TensorFlow operations with derivatives, and questions to TensorFlow's modes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .serial import NO_SAVED_MODEL
 
 Tensors = Sequence[tf.Tensor]
 Gradient = Callable[[Tensors, Tensors, Tensors], Sequence["tf.Tensor | None"]]
-# XLA cannot compile these operations, and says so by their names.
+# XLA cannot compile these operations; its error message contains their names.
 _NAME = "conediff_{}_runs_on_NumPy_and_not_under_XLA_so_pass_jit_compile_False"
 _numbers = itertools.count()
 
@@ -23,9 +23,9 @@ def operation(
     name: str,
     run: Callable[..., list[Any]],
     inputs: Tensors,
-    dtypes: Sequence[str],
-    shapes: Sequence[Any],
-    gradient: Gradient | None,
+    outputs: tuple[Sequence[str], Sequence[Any]],
+    backward: Gradient | None,
+    transposed: Gradient | None = None,
 ) -> list[tf.Tensor]:
     """Apply a function on arrays to tensors.
 
@@ -35,49 +35,62 @@ def operation(
     run : callable
         Takes arrays, returns a list of arrays.
     inputs : sequence of tensors
-    dtypes, shapes : sequences
-        Of the outputs; used in graphs.
-    gradient : callable or None
+    outputs : pair of sequences
+        Dtypes and shapes of the outputs; used in graphs.
+    backward : callable or None
         Takes inputs, outputs and cotangents, all tensors; returns cotangents of the inputs, or None. In a
-        graph it may be called for copies of the operation in other graphs, so it must refer to no tensors of
+        graph it may be called for copies of the operation in other graphs, so it must not refer to tensors of
         its own.
+    transposed : callable, optional
+        The function that forward mode transposes; ``backward`` by default.
 
     Returns
     -------
     list of tensors
     """
-    if tf.executing_eagerly():
-        return _eager(run, inputs, gradient)
-    types, name = [tf.as_dtype(dtype) for dtype in dtypes], _NAME.format(name)
-    overrides = {} if gradient is None else {"PyFuncStateless": _registered(gradient)}
-    graph = tf.compat.v1.get_default_graph()
-    with record.stop_recording(), graph.gradient_override_map(overrides):
-        # Stateless, so that TensorFlow may leave out what nobody uses, and vectorise by a loop.
-        results = tf.numpy_function(run, inputs, types, stateful=False, name=name)
-    outputs = list(results) if isinstance(results, (list, tuple)) else [results]
-    for output, shape in zip(outputs, shapes, strict=True):
-        output.set_shape(shape)
-    if gradient is not None:
-        record.record_operation(name, outputs, list(inputs), lambda *gs: gradient(inputs, outputs, gs))
-    return outputs
+    inputs = list(inputs)
+    with record.stop_recording():
+        if tf.executing_eagerly():
+            results = [tf.convert_to_tensor(array) for array in run(*(tensor.numpy() for tensor in inputs))]
+        else:
+            results = _in_graph(_NAME.format(name), run, inputs, outputs, backward)
+    if backward is not None:
+        backward, transposed = (
+            _of_cotangents(g, inputs, results) for g in (backward, transposed or backward)
+        )
+        record.record_operation_backprop_only(name, results, inputs, backward)
+        record.record_operation_forwardprop_only(name, results, inputs, transposed, None)
+    return results
 
 
-def _eager(run: Callable[..., list[Any]], inputs: Tensors, gradient: Gradient | None) -> list[tf.Tensor]:
-    def apply(*inputs: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., Any]]:
-        outputs = [tf.convert_to_tensor(array) for array in run(*(tensor.numpy() for tensor in inputs))]
-        return outputs, lambda *cotangents: gradient(inputs, outputs, cotangents)
+def _in_graph(
+    name: str,
+    run: Callable[..., list[Any]],
+    inputs: Tensors,
+    outputs: tuple[Sequence[str], Sequence[Any]],
+    backward: Gradient | None,
+) -> list[tf.Tensor]:
+    dtypes, shapes = outputs
+    overrides = {} if backward is None else {"PyFuncStateless": _registered(backward)}
+    with tf.compat.v1.get_default_graph().gradient_override_map(overrides):
+        # Stateless, so that TensorFlow may leave out unused operations, and vectorise them by a loop.
+        results = tf.numpy_function(run, inputs, list(map(tf.as_dtype, dtypes)), stateful=False, name=name)
+    results = list(results) if isinstance(results, (list, tuple)) else [results]
+    for result, shape in zip(results, shapes, strict=True):
+        result.set_shape(shape)
+    return results
 
-    if gradient is None:
-        return apply(*inputs)[0]
-    return list(tf.custom_gradient(apply)(*inputs))
+
+def _of_cotangents(gradient: Gradient, inputs: Tensors, outputs: Tensors) -> Callable[..., Any]:
+    return lambda *cotangents: gradient(inputs, outputs, cotangents)
 
 
 def _registered(gradient: Gradient) -> str:
-    """Register a gradient for who differentiates a graph from outside; tapes inside have their record."""
+    """Register the gradient of an operation in a graph that is differentiated from outside of the graph."""
     name = f"Conediff{next(_numbers)}"
 
     def differentiate(op: Any, *cotangents: Any) -> Any:
-        if op is None:  # So TensorFlow traces gradients that are to go into a SavedModel.
+        if op is None:  # TensorFlow passes None when it traces gradients for a SavedModel.
             raise NotImplementedError(NO_SAVED_MODEL.format("a conediff layer"))
         return gradient(op.inputs, op.outputs, cotangents)
 
@@ -85,10 +98,11 @@ def _registered(gradient: Gradient) -> str:
     return name
 
 
-def owned(item: Any) -> Callable[..., Any]:
-    """Let the graph that is being built keep an object alive; return a function that returns it.
+def keep_alive(item: Any) -> Callable[..., Any]:
+    """Let the graph that is being built own an object; return a function that returns the object.
 
-    For TensorFlow keeps functions that graphs call, and gradients that they register, for ever.
+    TensorFlow never releases functions that graphs call, and gradients that they register; so these must not
+    own it.
     """
     graph = tf.compat.v1.get_default_graph()
     while isinstance(getattr(graph, "outer_graph", None), type(graph)):
@@ -99,11 +113,15 @@ def owned(item: Any) -> Callable[..., Any]:
 
 
 def needed(params: Tensors) -> tuple[bool, ...]:
-    """Tell whose gradients may be needed: of what is watched; in a graph, of all but constants."""
+    """Tell for each parameter whether its cotangent may be asked for."""
     return tuple(
-        bool(p.dtype.is_floating or p.dtype.is_complex) and (watched([p]) or _pushed(p) or _later(p))
-        for p in params
+        is_inexact(p) and (watched([p]) or has_forward_tangent(p) or may_be_differentiated(p)) for p in params
     )
+
+
+def is_inexact(tensor: tf.Tensor) -> bool:
+    """Tell whether a tensor holds floating or complex numbers."""
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
 
 
 def watched(tensors: Tensors) -> bool:
@@ -111,18 +129,26 @@ def watched(tensors: Tensors) -> bool:
     return bool(record.should_record_backprop(list(tensors)))
 
 
-def _pushed(tensor: tf.Tensor) -> bool:
+def has_forward_tangent(tensor: tf.Tensor) -> bool:
     """Tell whether a tensor has a tangent of forward mode."""
     return bool(forwardprop_util.pack_tangents([tensor]).tangents)
 
 
-def _later(tensor: tf.Tensor) -> bool:
-    """Tell whether a graph, once built, may be differentiated with respect to a tensor."""
+def may_be_differentiated(tensor: tf.Tensor) -> bool:
+    """Tell whether a finished graph may be differentiated with respect to a tensor: any but a constant."""
     return not tf.executing_eagerly() and not (tf.is_symbolic_tensor(tensor) and tensor.op.type == "Const")
 
 
-def no_second_derivatives(tensors: Tensors, asked: bool) -> list[tf.Tensor | None]:
-    """Refuse to be the second derivatives with respect to tensors, when they are asked for."""
+def refuse_second(tensors: Tensors, asked: bool) -> list[tf.Tensor | None]:
+    """Return second derivatives with respect to tensors, of which the computation is an error.
+
+    Parameters
+    ----------
+    tensors : sequence of tensors
+    asked : bool
+        Whether they are asked for; used where TensorFlow is eager. In a graph they are operations that raise
+        when they run.
+    """
 
     def refuse(*_: Any) -> Any:
         raise NotImplementedError(
@@ -133,8 +159,9 @@ def no_second_derivatives(tensors: Tensors, asked: bool) -> list[tf.Tensor | Non
 
     if tf.executing_eagerly():
         return [refuse() if asked else None for _ in tensors]
-    floating = [tensor.dtype.is_floating or tensor.dtype.is_complex for tensor in tensors]
     return [
-        tf.ensure_shape(tf.numpy_function(refuse, [t], t.dtype, stateful=False), t.shape) if real else None
-        for t, real in zip(tensors, floating, strict=True)
+        tf.ensure_shape(tf.numpy_function(refuse, [t], t.dtype, stateful=False), t.shape)
+        if is_inexact(t)
+        else None
+        for t in tensors
     ]

@@ -1,4 +1,4 @@
-"""Canonical maps as plain text, so that a saved layer needs neither pickle nor cvxpy to come back."""
+"""Canonical maps as plain text, so that a saved layer is loaded without pickle and without cvxpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_SAVED_MODEL = (
 
 
 def encode(maps: ProblemMaps) -> dict[str, Any]:
-    """Return the maps as what JSON can hold: a header, and the arrays as a compressed npz file in base64."""
+    """Return the maps in a form that JSON can hold: a header, and a compressed npz file in base64."""
     arrays = maps.to_arrays()
     header = arrays.pop("header")
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Tensors and arrays: what goes in, in which precision, and what comes out."""
+"""The conversion of tensors to NumPy arrays and back, and the dtype and device of the outputs."""
 
 from __future__ import annotations
 
@@ -10,67 +10,81 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# What NumPy does not know, and what it becomes on the way.
-_WIDER = {torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+from conediff.layer.dtypes import lost_rounding, match_kind, numpy_dtype, output_dtype
 
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor's values, without copying where it lies on the CPU in a dtype that NumPy has."""
+    """Return a tensor's values; without a copy if it is on the CPU and has a dtype that NumPy has."""
     plain = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if plain.dtype in _WIDER:
-        plain = plain.to(_WIDER[plain.dtype])
-    elif plain.dtype.is_floating_point and plain.dtype.itemsize == 1:
-        plain = plain.float()
+    name = dtype_name(plain.dtype)
+    if numpy_dtype(name) != name:
+        plain = plain.to(getattr(torch, numpy_dtype(name)))
     array: NDArray[Any] = plain.numpy()
     return array
 
 
-def to_tensor(
-    array: NDArray[Any], dtype: torch.dtype, device: torch.device, shape: tuple[int, ...] | None = None
-) -> Tensor:
-    """Return an array as a tensor of a dtype and on a device, without copying where it can be.
+def to_tensor(array: NDArray[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return an array as a tensor; without a copy if it is contiguous, writeable, and has the dtype.
 
     Parameters
     ----------
     array : array
     dtype : torch.dtype
-        A real one stands for its complex counterpart where the array is complex.
+        If it is real and the array is complex, the tensor has its complex counterpart.
     device : torch.device
-    shape : tuple of int, optional
-        Summed to, over axes along which it broadcasts to the array's.
     """
     array = np.asarray(array)
-    if np.iscomplexobj(array):
+    if array.dtype.kind == "c":
         dtype = dtype.to_complex()
+    return _shared(array).to(device=device, dtype=dtype)
+
+
+def to_gradient(
+    array: NDArray[Any], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the cotangent of a parameter as a tensor of the parameter's dtype and on its device.
+
+    Parameters
+    ----------
+    array : array
+        Summed over the axes along which a tensor of that shape broadcasts to it.
+    shape : tuple of int
+    dtype : torch.dtype
+    device : torch.device
+    """
+    tensor = _shared(match_kind(array, dtype_name(dtype)))
+    return tensor.sum_to_size(shape).to(device=device, dtype=dtype)
+
+
+def _shared(array: NDArray[Any]) -> Tensor:
     if not (array.flags.c_contiguous and array.flags.writeable):
         array = array.copy(order="C")
-    tensor = torch.from_numpy(array)
-    if shape is not None:
-        tensor = tensor.sum_to_size(shape)
-    return tensor.to(device=device, dtype=dtype)
+    return torch.from_numpy(array)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name under which the core knows a dtype."""
+    return str(dtype).removeprefix("torch.")
 
 
 def result_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """Return the real dtype of the outputs, by torch's own rules of promotion.
+    """Return the dtype of the real parts of the outputs.
 
-    Tensors without dimensions yield to those with; integers become the default dtype.
+    As in torch, tensors without dimensions count only if no floating tensor has dimensions.
     """
-    full = _promoted([tensor for tensor in tensors if tensor.dim()])
-    scalar = _promoted([tensor for tensor in tensors if not tensor.dim()])
-    if full is None or scalar is None:
-        dtype = full or scalar or torch.get_default_dtype()
-    else:
-        dtype = torch.result_type(torch.empty(0, dtype=full), torch.empty((), dtype=scalar))
-    if dtype.is_complex:
-        dtype = dtype.to_real()
-    return dtype if dtype.is_floating_point else torch.get_default_dtype()
-
-
-def _promoted(tensors: Sequence[Tensor]) -> torch.dtype | None:
-    dtype = None
-    for tensor in tensors:
-        dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
+    inexact = [t for t in tensors if t.dtype.is_floating_point or t.dtype.is_complex]
+    deciding = [t for t in inexact if t.dim()] or inexact
+    default = dtype_name(torch.get_default_dtype())
+    name = output_dtype([dtype_name(t.dtype) for t in deciding], _promoted, default)
+    dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _promoted(first: str, *others: str) -> str:
+    dtype: torch.dtype = getattr(torch, first)
+    for other in others:
+        dtype = torch.promote_types(dtype, getattr(torch, other))
+    return dtype_name(dtype)
 
 
 def result_device(tensors: Sequence[Tensor]) -> torch.device:
@@ -79,7 +93,7 @@ def result_device(tensors: Sequence[Tensor]) -> torch.device:
     Raises
     ------
     RuntimeError
-        If there are several; scalars on the CPU go with any, as they do in torch.
+        If there are several. Tensors without dimensions may be on the CPU in any case, as in torch.
     """
     devices = {tensor.device for tensor in tensors if tensor.dim() or tensor.device.type != "cpu"}
     if len(devices) > 1:
@@ -89,7 +103,5 @@ def result_device(tensors: Sequence[Tensor]) -> torch.device:
 
 
 def roundings(tensors: Sequence[Tensor]) -> list[float]:
-    """Return the relative rounding of each tensor's dtype, which its array may no longer show."""
-    return [
-        torch.finfo(t.dtype).eps if t.dtype.is_floating_point or t.dtype.is_complex else 0.0 for t in tensors
-    ]
+    """Return the relative rounding of each tensor's dtype, or 0 if its array shows it."""
+    return [lost_rounding(dtype_name(tensor.dtype)) for tensor in tensors]

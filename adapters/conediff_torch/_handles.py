@@ -1,7 +1,8 @@
-"""Solutions by number: what torch keeps for the backward pass are tensors, so a solution travels as one.
+"""Solutions by number: torch saves tensors for the backward pass, so a solution is saved as a tensor.
 
-A handle is a tensor without dimensions that holds the number of a solution, and whose storage owns it: the
-solution lives as long as anything keeps the handle, be it autograd, a compiled graph or a checkpoint.
+A handle is a tensor without dimensions that holds the number of a solution. The array in which the tensor is
+stored owns the solution. So the solution lives as long as autograd, a compiled graph or a checkpoint keeps
+the handle.
 """
 
 from __future__ import annotations
@@ -16,37 +17,37 @@ from torch import Tensor
 from conediff_torch._solved import Solved
 
 
-class Ticket(np.ndarray):
+class SolutionHandle(np.ndarray):
     """The number of a solution, in an array that owns the solution."""
 
     solved: Solved
 
 
-_tickets: weakref.WeakValueDictionary[int, Ticket] = weakref.WeakValueDictionary()
+_handles: weakref.WeakValueDictionary[int, SolutionHandle] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 
-def issue(solved: Solved) -> tuple[Tensor, Ticket]:
-    """Return a handle of a solution, and what its storage owns."""
+def register(solved: Solved) -> tuple[Tensor, SolutionHandle]:
+    """Return a tensor from which `lookup` finds the solution, and the array that keeps it alive."""
     number = next(_numbers)
-    ticket = np.array(float(number)).view(Ticket)
-    ticket.solved = solved
-    _tickets[number] = ticket
-    return torch.from_numpy(ticket), ticket
+    handle = np.array(float(number)).view(SolutionHandle)
+    handle.solved = solved
+    _handles[number] = handle
+    return torch.from_numpy(handle), handle
 
 
-def redeem(handle: Tensor) -> Solved:
-    """Return the solution that a handle, or a copy of it, stands for.
+def lookup(handle: Tensor) -> Solved:
+    """Return the solution whose number a handle, or a copy of it, holds.
 
     Raises
     ------
     RuntimeError
-        If nothing keeps the solution any more.
+        If the solution has been released.
     """
-    ticket = _tickets.get(int(handle))
-    if ticket is None:
+    found = _handles.get(int(handle))
+    if found is None:
         raise RuntimeError(
             "the solution that this backward pass needs has been released: what a compiled graph saved for "
             "the backward pass was copied, and the original dropped"
         )
-    return ticket.solved
+    return found.solved

@@ -1,15 +1,16 @@
-"""The vmap from before torch.func, which is_grads_batched, vectorize=True and gradcheck still use.
+"""The vmap that torch had before torch.func; is_grads_batched, vectorize=True and gradcheck still use it.
 
-It knows no rules for autograd functions, and hands them batched tensors, which have no arrays to be read.
+It ignores the vmap rules of autograd functions, and passes them batched tensors, whose values cannot be read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from conediff_torch._levels import one_by_one
 
 _is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
 
@@ -25,18 +26,16 @@ def unbatched(
         Takes as many tensors or None, and returns a sequence of tensors.
     tensors : sequence of Tensor or None
     """
-    batched = [tensor is not None and _is_batched(tensor) for tensor in tensors]
-    if not any(batched):
+    dims = [0 if tensor is not None and _is_batched(tensor) else None for tensor in tensors]
+    if all(dim is None for dim in dims):
         return tuple(function(*tensors))
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    opened: list[Any] = [
-        torch._remove_batch_dim(tensor, level, 1, 0) if is_batched else tensor  # type: ignore[arg-type]
-        for tensor, is_batched in zip(tensors, batched, strict=True)
+    opened = [
+        tensor if tensor is None or dim is None else torch._remove_batch_dim(tensor, level, 1, 0)
+        for tensor, dim in zip(tensors, dims, strict=True)
     ]
-    size = next(len(tensor) for tensor, is_batched in zip(opened, batched, strict=True) if is_batched)
-    results = [
-        function(*(t[i] if is_batched else t for t, is_batched in zip(opened, batched, strict=True)))
-        for i in range(size)
-    ]
-    return tuple(torch._add_batch_dim(torch.stack(part), 0, level) for part in zip(*results, strict=True))
+    size = next(
+        len(tensor) for tensor, dim in zip(opened, dims, strict=True) if tensor is not None and dim == 0
+    )
+    return tuple(torch._add_batch_dim(part, 0, level) for part in one_by_one(function, size, dims, opened))

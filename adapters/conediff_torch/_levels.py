@@ -1,11 +1,12 @@
-"""The parameters of a call, as one level of a nest of vmap, grad and jvp sees them."""
+"""The parameters of a call, as one level of nested vmap, grad and jvp sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from conediff_torch._solved import Shape
@@ -20,10 +21,10 @@ class Inputs:
     Attributes
     ----------
     inner : tuple of int
-        How many dimensions each has that are no batch dimensions.
+        Number of dimensions of each that are not batch dimensions.
     shapes : tuple of tuple of int
     chosen : tuple of bool
-        Which of them have cotangents, or tangents, here.
+        Which of them need cotangents at this level.
     """
 
     inner: tuple[int, ...]
@@ -31,20 +32,16 @@ class Inputs:
     chosen: tuple[bool, ...]
 
     def choose(self, items: Sequence[Any]) -> list[Any]:
-        """Keep what belongs to the chosen parameters."""
+        """Return the items of the chosen parameters, of one item for each parameter."""
         return [item for item, chosen in zip(items, self.chosen, strict=True) if chosen]
 
-    def spread(self, items: Sequence[Any]) -> tuple[Any, ...]:
-        """Undo `choose`, with None for the others."""
+    def one_for_each(self, items: Sequence[Any]) -> tuple[Any, ...]:
+        """Return one item for each parameter: those of the chosen ones, and None for the others."""
         rest = iter(items)
         return tuple(next(rest) if chosen else None for chosen in self.chosen)
 
-    def restricted(self, items: Sequence[Tensor | None]) -> Inputs:
-        """Choose, of the chosen, those whose item is not None."""
-        return replace(self, chosen=tuple(item is not None for item in self.spread(items)))
-
     def mapped(self, size: int) -> Inputs:
-        """Give every parameter one more batch dimension, before all that any has."""
+        """Give every parameter one more batch dimension, in front of all that any parameter has."""
         batch = max(len(shape) - inner for shape, inner in zip(self.shapes, self.inner, strict=True))
         shapes = tuple(
             (size, *(1,) * (batch + inner - len(shape)), *shape)
@@ -53,14 +50,28 @@ class Inputs:
         return replace(self, shapes=shapes)
 
 
-def lifted(inner: tuple[int, ...], size: int, dims: Dims, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Move the mapped dimension of each parameter before all batch dimensions that any has."""
+def lifted(inner: Sequence[int], size: int, dims: Dims, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Move the mapped dimension of each parameter in front of all batch dimensions that any parameter has."""
     shapes = tuple(
         tuple(p.shape) if dim is None else tuple(p.select(dim, 0).shape)
         for p, dim in zip(parameters, dims, strict=True)
     )
-    mapped = Inputs(inner, shapes, (True,) * len(shapes)).mapped(size)
+    mapped = Inputs(tuple(inner), shapes, (True,) * len(shapes)).mapped(size)
     return [
         p if dim is None else p.movedim(dim, 0).reshape(shape)
         for p, dim, shape in zip(parameters, dims, mapped.shapes, strict=True)
     ]
+
+
+def one_by_one(
+    function: Callable[..., Sequence[Tensor]], size: int, dims: Dims, tensors: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """Apply a function to each slice of the mapped dimension, and stack the results."""
+    results = []
+    for i in range(size):
+        slices = (
+            tensor if tensor is None or dim is None else tensor.select(dim, i)
+            for tensor, dim in zip(tensors, dims, strict=True)
+        )
+        results.append(function(*slices))
+    return tuple(torch.stack(list(part)) for part in zip(*results, strict=True))

@@ -1,10 +1,9 @@
-"""What is refused rather than answered with a part of the derivative missing."""
+"""Errors in place of derivatives of which a part would be missing."""
 
 from __future__ import annotations
 
-import sys
-
-from torch.autograd import forward_ad
+import torch
+from torch.autograd import Variable, forward_ad
 
 _ADVICE = (
     "second derivatives of the layer are not supported: its gradient can be multiplied and added, but not be "
@@ -14,38 +13,42 @@ _ADVICE = (
 
 
 def refuse_second(second: object = True) -> None:
-    """Refuse what arrives where only a second derivative can come from.
+    """Refuse a cotangent or tangent that can only come from a second derivative.
 
     Raises
     ------
     NotImplementedError
-        If something does.
+        If it is not None.
     """
     if second is not None:
         raise NotImplementedError(_ADVICE)
 
 
-def refuse_graph_of_compiled_gradient() -> None:
-    """Refuse the backward pass of a compiled graph that is itself to be differentiated.
+def refuse_graph_of_backward() -> None:
+    """Refuse ``create_graph=True`` of the running backward pass, if there is one.
 
-    torch runs it then inside a function which says so when it is differentiated; but that is connected to
-    what the graph saved of its inputs only, and where it saved none, torch would take the gradient for a
-    constant.
+    A compiled graph runs the layer's adjoint where autograd does not record it. torch refuses to
+    differentiate the compiled backward pass, but only along what the graph saved of its inputs; along other
+    paths it would take the gradient for a constant. Whether the backward pass creates a graph is the grad
+    mode in which its callbacks run; the grad mode here says nothing, because torch turns it off around
+    compiled backward passes.
 
     Raises
     ------
     NotImplementedError
-        If the operator that calls this runs inside of that function.
+        From the backward pass, at its end.
     """
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if frame.f_code.co_qualname.endswith("CompiledFunctionBackward.forward"):
-            raise NotImplementedError(f"{_ADVICE}. Compiled functions also refuse create_graph=True")
+    if torch._C._current_graph_task_id() != -1:
+        Variable._execution_engine.queue_callback(_refuse_if_grad_is_enabled)
+
+
+def _refuse_if_grad_is_enabled() -> None:
+    if torch.is_grad_enabled():
+        raise NotImplementedError(f"{_ADVICE}. Compiled functions also refuse create_graph=True")
 
 
 def refuse_tangents() -> None:
-    """Refuse forward mode in an operator, where torch would drop the tangents.
+    """Refuse forward mode in a custom operator, which would drop the tangents.
 
     Raises
     ------

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _operator
-from conediff_torch._arrays import result_device, result_dtype
-from conediff_torch._autograd import Call, Solve, apply
-from conediff_torch._unread import unread
+from conediff_torch._autograd import Solve, apply
+from conediff_torch._dynamo_disabled import dynamo_disabled
+from conediff_torch._solved import Call
 
 
 def solve(
@@ -23,9 +23,9 @@ def solve(
     Parameters
     ----------
     layer : conediff.CvxpyLayer
-        The NumPy layer, which holds no tensors; ``conediff.torch.CvxpyLayer`` wraps one.
+        A NumPy layer, such as the ``numpy_layer`` of a ``conediff.torch.CvxpyLayer``.
     *parameters : Tensor, shape (..., *parameter.shape)
-        One for each parameter, in order; leading dimensions are the batch, and broadcast.
+        One for each parameter, in order. Leading dimensions are batch dimensions, and broadcast.
     solver_args : mapping, optional
         Overrides the layer's defaults for this call.
 
@@ -39,11 +39,11 @@ def solve(
     AttributeError
         If a parameter is None.
     TypeError
-        If the layer is no NumPy layer, a parameter no tensor, or a solver argument unknown.
+        If the layer is not a NumPy layer, a parameter not a tensor, or a solver argument unknown.
     RuntimeError
         If the parameters are on different devices.
     NotImplementedError
-        Under ``torch.jit.trace``; from derivatives, if a second one is asked for.
+        Under ``torch.jit.trace``; from a derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`.
 
@@ -61,31 +61,30 @@ def solve(
     if not isinstance(layer, CvxpyLayer):
         raise TypeError(
             "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.torch layer, its "
-            f"numpy_layer), not a {type(layer).__module__}.{type(layer).__name__}"
+            f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
         )
     for k, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
             _refuse(layer, k, parameter)
-    if torch.jit.is_tracing():
-        raise NotImplementedError("torch.jit.trace would keep the solution as a constant: use torch.export")
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise NotImplementedError("torch.jit.trace would record the solution as a constant: use torch.export")
     tensors = [p if p.layout is torch.strided else p.to_dense() for p in parameters]
     if torch.compiler.is_compiling() or any(p.is_meta for p in tensors):
         return _operator.solve(layer, tensors, solver_args)
     return _solve_eagerly(layer, tensors, solver_args or {})
 
 
-@unread
+@dynamo_disabled
 def _solve_eagerly(
     layer: CvxpyLayer, tensors: Sequence[Tensor], solver_args: Mapping[str, Any]
 ) -> tuple[Tensor, ...]:
-    call = Call(layer, solver_args, result_dtype(tensors), result_device(tensors))
-    *values, _ = apply(Solve, call, *tensors)
+    *values, _ = apply(Solve, Call.of(layer, solver_args, tensors), *tensors)
     return tuple(values)
 
 
 def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
     name = repr(layer.parameters[k].name) if k < len(layer.parameters) else str(k)
     if parameter is None:
-        raise AttributeError(f"parameter {name} is None, which has no values: pass a tensor")
+        raise AttributeError(f"parameter {name} is None: pass a tensor")
     advice = "pass solver_args by name" if isinstance(parameter, Mapping) else "convert it by torch.as_tensor"
     raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}: {advice}")

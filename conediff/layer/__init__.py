@@ -6,7 +6,8 @@ solutions to values of variables),
 ``layer`` (the call), ``solution`` (what it returns, and its derivative).
 """
 
-from conediff.layer.layer import CvxpyLayer, OptLayer
+from conediff.layer.layer import CvxpyLayer
+from conediff.layer.opt_layer import OptLayer
 from conediff.layer.solution import LayerSolution
 
 __all__ = ["CvxpyLayer", "LayerSolution", "OptLayer"]

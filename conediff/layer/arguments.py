@@ -1,4 +1,4 @@
-"""Parameters as a user passes them: counted, shaped, broadcast, checked, before anything is solved."""
+"""The values of the parameters of one call: checked, broadcast, and laid out as stacks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.errors import ParameterError
+from conediff.layer.calls import broadcast, check_count, expected_shape, leading_shape
+from conediff.layer.dtypes import output_dtype
 from conediff.layer.maps import ParameterSpec
 
-# How far, relative to the largest entry, a value may stray from what was declared of it.
+# Tolerance of declared attributes, relative to the largest entry of a value (no unit). Larger values accept
+# more asymmetric or indefinite matrices; smaller ones refuse matrices that rounding in double precision made
+# so.
 TOLERANCE = 1e-7
-
-Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,14 @@ class Arguments:
     Attributes
     ----------
     values : tuple of arrays, each of shape (B, *shape) or (1, *shape)
-        One row serves the whole batch.
+        With one row if all elements of the batch share the value.
     shapes : tuple of tuple of int
-        As they were passed.
+        The shapes in which the values were passed.
     batch : tuple of int
         Leading dimensions of the outputs.
     dtype : dtype
-        Of the outputs' real part: that of the parameters where they are floating, float64 otherwise.
+        Of the outputs' real part: the common real dtype of the floating parameters; float64 if there are
+        none.
     """
 
     values: tuple[NDArray[Any], ...]
@@ -57,22 +60,22 @@ class Arguments:
         validate : bool
             Whether to check declared attributes.
         precision : float or sequence of float
-            Relative rounding of the values, or of each, where it is coarser than their dtype's (they were
-            converted).
+            Relative rounding of the values, or of each, if it is coarser than that of their dtype because
+            they were converted.
 
         Raises
         ------
         TypeError
-            If a value is no array of numbers.
+            If a value is not an array of numbers.
         ValueError
             If their number, a shape, or the batch dimensions do not fit.
         ParameterError
             If a value is not finite, or (with ``validate``) violates a declared attribute.
         """
-        _check_number(specs, values)
+        check_count([spec.name for spec in specs], values)
         arrays = [_array(spec, value) for spec, value in zip(specs, values, strict=True)]
-        leading = [_leading(spec, array.shape) for spec, array in zip(specs, arrays, strict=True)]
-        batch = _batch(specs, [array.shape for array in arrays], leading)
+        leading = [leading_shape(spec, array.shape) for spec, array in zip(specs, arrays, strict=True)]
+        batch = broadcast(specs, [array.shape for array in arrays], leading)
         roundings = np.broadcast_to(precision, len(specs))
         for spec, array, rounding in zip(specs, arrays, roundings, strict=True):
             check_finite(spec, array)
@@ -90,14 +93,14 @@ class Arguments:
         """Number of elements in the batch."""
         return math.prod(self.batch)
 
-    def unshared(self) -> Arguments:
-        """Give every element of the batch a value of its own of each parameter."""
+    def expand_batch(self) -> Arguments:
+        """Return the arguments with one row, and one shape, per element of the batch for each parameter."""
         count = self.count
         values = tuple(np.broadcast_to(v, (count, *v.shape[1:])) for v in self.values)
         shapes = tuple(self.batch + v.shape[1:] for v in self.values)
         return Arguments(values, shapes, self.batch, self.dtype)
 
-    def unstack(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
+    def sum_to_shape(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
         """Sum parameter k's cotangent over the axes along which its value was broadcast."""
         shape = self.shapes[k]
         own = self.values[k].shape[1:]
@@ -118,65 +121,16 @@ def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
         value = value.toarray()
     try:
         array = np.asarray(value)
-    except ValueError as error:  # as NumPy says of lists of unequal lists
+    except ValueError as error:  # NumPy's error for lists of unequal lists
         raise ValueError(
-            f"parameter {spec.name!r} is no array, for its parts differ in shape: expected {_expected(spec)}"
+            f"parameter {spec.name!r} must be an array, but its parts have different shapes: expected "
+            f"{expected_shape(spec)}"
         ) from error
     if array.dtype.kind not in "biufc":
         raise TypeError(f"parameter {spec.name!r} must be an array of numbers, but has dtype {array.dtype}")
     if array.dtype.kind == "c" and not spec.complex:
         raise TypeError(f"parameter {spec.name!r} is real, but its value is complex; declare it complex=True")
     return array
-
-
-def batch_shape(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> Shape:
-    """Return the batch that values of these shapes make, before there are any; None is a size not known yet.
-
-    Raises
-    ------
-    ValueError
-        As `Arguments.read`.
-    """
-    _check_number(specs, shapes)
-    leading = [_leading(spec, tuple(shape)) for spec, shape in zip(specs, shapes, strict=True)]
-    return _batch(specs, shapes, leading)
-
-
-def _check_number(specs: Sequence[ParameterSpec], values: Sequence[Any]) -> None:
-    if len(values) != len(specs):
-        names = ", ".join(repr(spec.name) for spec in specs)
-        raise ValueError(
-            f"a value must be provided for each parameter: expected {len(specs)} ({names}), got {len(values)}"
-        )
-
-
-def _leading(spec: ParameterSpec, shape: Shape) -> Shape:
-    """Return the batch dimensions of a value."""
-    cut = len(shape) - len(spec.shape)
-    if cut < 0:
-        what = "Invalid parameter dimensionality"
-    elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
-        what = "Invalid parameter shape"
-    else:
-        return shape[:cut]
-    raise ValueError(f"{what} for parameter {spec.name!r}: expected {_expected(spec)}, got {shape}")
-
-
-def _expected(spec: ParameterSpec) -> str:
-    """Say what shapes a parameter may have; the dots are for the batch."""
-    return f"(..., {', '.join(map(str, spec.shape))})" if spec.shape else "(...)"
-
-
-def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
-    """Broadcast, as NumPy does; a size that is not known gives way to one that is, unless that is 1."""
-    depth = max(map(len, leading), default=0)
-    sizes = list(zip(*((1,) * (depth - len(lead)) + tuple(lead) for lead in leading), strict=True))
-    if any(len(set(axis) - {1, None}) > 1 for axis in sizes):
-        got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
-        raise ValueError(
-            f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
-        )
-    return tuple(next((k for k in axis if k not in (1, None)), None if None in axis else 1) for axis in sizes)
 
 
 def _stack(
@@ -189,8 +143,8 @@ def _stack(
 
 
 def _real_dtype(arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
-    floating = [array.real.dtype for array in arrays if array.dtype.kind in "fc"]
-    return np.result_type(*floating) if floating else np.dtype(np.float64)
+    names = [array.real.dtype.name for array in arrays]
+    return np.dtype(output_dtype(names, lambda *real: np.result_type(*real).name, "float64"))
 
 
 def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
@@ -200,9 +154,10 @@ def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
 
 
 def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
-    """Raise ParameterError where a value violates what was declared of the parameter.
+    """Raise ParameterError if a value violates a declared attribute or bound of its parameter.
 
-    Tolerances are relative to the largest entry: 1e-7 in double precision, a hundred roundings in lower ones.
+    The tolerance is relative to the largest entry: 1e-7 in double precision, 100 roundings in lower
+    precision.
     """
     if array.size == 0 or not (
         spec.attributes or spec.log or spec.lower is not None or spec.upper is not None
@@ -232,7 +187,7 @@ def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float 
 
 
 def _check_definite(spec: ParameterSpec, array: NDArray[Any], slack: float, attribute: str) -> None:
-    """Refuse symmetric matrices with an eigenvalue of the wrong sign."""
+    """Raise ParameterError if a symmetric matrix has an eigenvalue of the wrong sign."""
     values = np.linalg.eigvalsh(array.astype(np.result_type(array.dtype, np.float64)))
     word, extreme = ("smallest", values[..., 0]) if attribute == "PSD" else ("largest", values[..., -1])
     bad = extreme < -slack if attribute == "PSD" else extreme > slack
@@ -248,7 +203,7 @@ def _off_symmetry(array: NDArray[Any], slack: float) -> Any:
     return np.abs(array - array.conj().swapaxes(-1, -2)) > slack
 
 
-# Where a value violates an attribute, by more than a slack.
+# For each attribute, a function that returns True at the entries that violate it by more than a slack.
 _VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
     "nonneg": lambda a, slack: a < -slack,
     "nonpos": lambda a, slack: a > slack,
@@ -264,7 +219,7 @@ _VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
 }
 
 
-# Attributes of which more is to be said than their names.
+# How messages name attributes whose names do not say everything.
 _WORDS = {
     "PSD": "PSD, hence symmetric (Hermitian if complex)",
     "NSD": "NSD, hence symmetric (Hermitian if complex)",
@@ -290,7 +245,7 @@ def _refuse(
 
 
 def _first(spec: ParameterSpec, bad: NDArray[np.bool_]) -> tuple[str, tuple[int, ...]]:
-    """Return the first place where something is bad, in words and as an index."""
+    """Return the first entry where ``bad`` is True, as text and as an index."""
     index = tuple(int(i) for i in np.argwhere(bad)[0]) if np.ndim(bad) else ()
     return _place(spec, index), index
 
@@ -302,4 +257,4 @@ def _place(spec: ParameterSpec, index: tuple[int, ...]) -> str:
 def _opting_out(slack: float | None) -> str:
     if slack is None:
         return ""
-    return f" (tolerance {slack:.1e}; solver_args={{'validate': False}} leaves it unchecked)"
+    return f" (tolerance {slack:.1e}; solver_args={{'validate': False}} skips this check)"

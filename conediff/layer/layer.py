@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from conediff.solver.settings import Settings
 class CvxpyLayer:
     r"""The solution of a parametrised convex problem, and its derivative.
 
-    The problem is brought to a cone program once. Calling the layer with values of the parameters solves
-    it, for a whole batch at once, and returns the values of the variables.
+    The constructor transforms the problem into a cone program. A call solves it for a whole batch of values
+    of the parameters and returns the values of the variables.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ class CvxpyLayer:
     parameters : list or tuple of cvxpy.Parameter
         All parameters of the problem, in the order in which calls pass them.
     variables : list or tuple
-        What calls return, in this order: variables, dual variables
-        (``constraint.dual_variables[0]``), and ``problem.objective`` for the optimal value.
+        The outputs of a call, in this order: variables, dual variables (``constraint.dual_variables[0]``),
+        and ``problem.objective`` for the optimal value.
     gp : bool
         Whether the problem is a geometric (log-log convex) program.
     solver_args : mapping, optional
@@ -43,13 +43,14 @@ class CvxpyLayer:
         and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
         ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
     solver : str, optional
-        For code that comes from cvxpylayers, as the next three: SCS solves, and a warning says so.
+        Accepted for code written for cvxpylayers, as are the next three arguments. SCS solves in any case,
+        and a warning says so.
     verbose : bool
-        SCS's.
+        Whether SCS prints its progress.
     canon_backend : str, optional
-        Without effect.
+        Has no effect.
     custom_method : object
-        Refused.
+        Must be None.
 
     Raises
     ------
@@ -139,8 +140,8 @@ class CvxpyLayer:
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
-            Relative rounding of the values, or of each, where it is coarser than their dtype's (adapters
-            convert what NumPy does not know); attributes are checked with a tolerance to match.
+            Relative rounding of the values, or of each, if it is coarser than that of their dtype because an
+            adapter converted them. The tolerance of declared attributes grows with it.
 
         Returns
         -------
@@ -155,7 +156,7 @@ class CvxpyLayer:
         ExecutorError
             If the executor takes no work.
         TypeError
-            If a solver argument is unknown, or a value no array of numbers.
+            If a solver argument is unknown, or a value is not an array of numbers.
         ValueError
             If the number or the shapes of the values do not fit.
 
@@ -164,7 +165,7 @@ class CvxpyLayer:
         AccuracyWarning
             If a solution is less accurate than ``tol``.
         ConediffWarning
-            If workers of the executor were lost, and what they had was solved here.
+            If workers of the executor were lost, and this process solved their parts.
         """
         settings = _updated(self.settings, solver_args)
         arguments = Arguments.read(self.parameters, values, settings.validate, precision)
@@ -187,21 +188,21 @@ class CvxpyLayer:
     ) -> LayerSolution:
         """Rebuild a solution from arrays, without solving.
 
-        For frameworks that keep arrays, not objects, between the forward and the backward pass.
+        It serves frameworks that keep arrays, but no objects, from the forward to the backward pass.
 
         Parameters
         ----------
         values : sequence of arrays
-            The parameters with which `solve` was called.
+            The parameters that were passed to `solve`.
         state : sequence of arrays
-            ``LayerSolution.state`` of the solution that it returned.
+            ``LayerSolution.state`` of the solution that `solve` returned.
         solver_args : mapping, optional
-            As `solve` was given.
+            The solver arguments that were passed to `solve`.
 
         Returns
         -------
         LayerSolution
-            With the same values and derivatives; how it was solved is no longer known.
+            With the same values and derivatives, but without iterations, residuals and times.
         """
         x, y, s, outcome = (np.asarray(part) for part in state)
         arguments = Arguments.read(self.parameters, values, validate=False)
@@ -215,7 +216,7 @@ class CvxpyLayer:
         return LayerSolution(self._compiled, arguments, data, d, result, settings)
 
     def _start(self, settings: Settings, arguments: Arguments) -> Point | None:
-        """Find where to begin: nowhere, the layer's last solution for this batch shape, or one given."""
+        """Return (x, y, s) to start from: None, the last solution for this batch shape, or the one given."""
         given = settings.warm_start
         if given is None or given is False:
             return None
@@ -253,53 +254,5 @@ class CvxpyLayer:
 
 
 def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:
-    """Return settings with some replaced; names of cvxpylayers are translated."""
+    """Return settings with some replaced; translate the names that cvxpylayers uses."""
     return settings.updated(translate_arguments(solver_args), FOREIGN) if solver_args else settings
-
-
-class OptLayer(CvxpyLayer):
-    """A layer whose problem is stated by Python functions.
-
-    Parameters
-    ----------
-    variables, parameters : lists of cvxpy.Variable, cvxpy.Parameter
-    objective : callable
-        Takes the variables, then the parameters; returns the expression to minimise.
-    inequalities, equalities : lists of callables, optional
-        Of the same arguments: g with g <= 0, h with h == 0.
-    **solver_args
-        Defaults for every call, as of `CvxpyLayer`.
-
-    Notes
-    -----
-    The functions are called once, with cvxpy objects only. A call returns one array where there is one
-    variable, and a tuple of them otherwise.
-
-    Examples
-    --------
-    >>> import cvxpy as cp, numpy as np, conediff as cd
-    >>> layer = cd.OptLayer(
-    ...     [cp.Variable(2)], [cp.Parameter(2)], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z]
-    ... )
-    >>> layer(np.array([1.0, -1.0])).round(6) + 0.0
-    array([1., 0.])
-    """
-
-    def __init__(
-        self,
-        variables: Sequence[Any],
-        parameters: Sequence[Any],
-        objective: Callable[..., Any],
-        inequalities: Sequence[Callable[..., Any]] = (),
-        equalities: Sequence[Callable[..., Any]] = (),
-        **solver_args: Any,
-    ) -> None:
-        from conediff.layer.canonical import build_problem
-
-        problem = build_problem(variables, parameters, objective, inequalities, equalities)
-        super().__init__(problem, parameters, variables, solver_args=solver_args)
-
-    def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:
-        """Solve; return one array where there is one variable."""
-        result = super().__call__(*values, solver_args=solver_args)
-        return result[0] if len(result) == 1 else result

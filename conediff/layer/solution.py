@@ -162,10 +162,10 @@ class LayerSolution:
             direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
             g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
         g, gd = self._without_failed(g, gd, stacks)
-        arguments = self._arguments if summed else self._arguments.unshared()
+        arguments = self._arguments if summed else self._arguments.expand_batch()
         pulled = self._maps.pull_back(arguments.values, g, gd, needed)
         return tuple(
-            None if array is None else arguments.unstack(k, array).astype(self._dtype(array), copy=False)
+            None if array is None else arguments.sum_to_shape(k, array).astype(self._dtype(array), copy=False)
             for k, array in enumerate(pulled)
         )
 

@@ -36,6 +36,11 @@ class Adapter(Protocol):
     ) -> tuple[Array, ...]:
         """Differentiate the sum of the products of the outputs and the cotangents (of their real parts)."""
 
+    def jvp(
+        self, layer: Any, values: Sequence[Array], tangents: Sequence[Array], **options: Any
+    ) -> tuple[Array, ...]:
+        """Differentiate the outputs in the direction of the tangents, in forward mode."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -186,22 +191,34 @@ QUADRATIC = CASES[0]
 
 def cotangents_of(solution: cd.LayerSolution, seed: int = 1) -> list[Array]:
     """Draw a cotangent for every value of a solution."""
+    return _normal_like(solution.values, seed)
+
+
+def _normal_like(arrays: Sequence[Array], seed: int) -> list[Array]:
     rng = np.random.default_rng(seed)
-    draws = [rng.standard_normal((2, *value.shape)) for value in solution.values]
+    draws = [rng.standard_normal((2, *array.shape)) for array in arrays]
     return [
-        draw[0] + 1j * draw[1] if np.iscomplexobj(value) else draw[0]
-        for draw, value in zip(draws, solution.values, strict=True)
+        draw[0] + 1j * draw[1] if np.iscomplexobj(array) else draw[0]
+        for draw, array in zip(draws, arrays, strict=True)
     ]
 
 
-def check_against_oracle(adapter: Adapter, case: Case, batch: tuple[int, ...]) -> None:
-    """Values and gradients are the NumPy layer's."""
-    layer, oracle = case.build(adapter)
-    values = case.values(batch)
-    solution = oracle.solve(*values)
+def _check_solution(
+    adapter: Adapter, layer: Any, values: Sequence[Array], solution: cd.LayerSolution
+) -> None:
+    """Values, gradients, and tangents are those of the NumPy layer's solution."""
     _equal(adapter.call(layer, values), solution.values)
     cotangents = cotangents_of(solution)
     _equal(adapter.vjp(layer, values, cotangents), solution.vjp(*cotangents))
+    tangents = _normal_like(values, seed=2)
+    _equal(adapter.jvp(layer, values, tangents), solution.jvp(*tangents))
+
+
+def check_against_oracle(adapter: Adapter, case: Case, batch: tuple[int, ...]) -> None:
+    """Values and derivatives in both modes are the NumPy layer's."""
+    layer, oracle = case.build(adapter)
+    values = case.values(batch)
+    _check_solution(adapter, layer, values, oracle.solve(*values))
 
 
 def check_broadcasting(adapter: Adapter) -> None:
@@ -211,9 +228,7 @@ def check_broadcasting(adapter: Adapter) -> None:
     values = [A, np.stack([b, 2 * b])[:, None], np.array([lam, 2 * lam, 3 * lam])]
     solution = oracle.solve(*values)
     assert solution.batch == (2, 3)
-    _equal(adapter.call(layer, values), solution.values)
-    cotangents = cotangents_of(solution)
-    _equal(adapter.vjp(layer, values, cotangents), solution.vjp(*cotangents))
+    _check_solution(adapter, layer, values, solution)
 
 
 def check_empty_batch(adapter: Adapter) -> None:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import numpy as np
 import pytest
 
 import conediff as cd
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("Keras has another backend", allow_module_level=True)
-
-from conediff_tensorflow import CvxpyLayer  # noqa: E402
-
-from tests.adapters import contract  # noqa: E402
+from tests.adapters import contract
+from tests.adapters.on_tensorflow import CvxpyLayer, tf
 
 
 class Eager:
@@ -36,6 +25,15 @@ class Eager:
             tape.watch(tensors)
             outputs = layer(*tensors, **options)
         return self._numbers(tape.gradient(outputs, tensors, [tf.constant(g) for g in cotangents]))
+
+    def jvp(self, layer, values, tangents, **options):
+        tensors, tangents = ([tf.constant(array) for array in arrays] for arrays in (values, tangents))
+        return self._numbers(self._pushed(lambda *ts: layer(*ts, **options), tensors, tangents))
+
+    def _pushed(self, function, tensors, tangents):
+        with tf.autodiff.ForwardAccumulator(tensors, tangents) as accumulator:
+            outputs = function(*tensors)
+        return [accumulator.jvp(output) for output in outputs]
 
     def _numbers(self, tensors):
         return tuple(np.asarray(tensor) for tensor in tensors)
@@ -65,6 +63,13 @@ class Graph(Eager):
         return self._numbers(
             gradient(tf.function(lambda *ts: layer(*ts, **options), autograph=False), tensors)
         )
+
+    def _pushed(self, function, tensors, tangents):
+        pushed = super()._pushed
+        if self.inside:
+            both = tf.function(lambda ts, tangents: pushed(function, ts, tangents), autograph=False)
+            return both(tensors, tangents)
+        return pushed(tf.function(function, autograph=False), tensors, tangents)
 
 
 EAGER = Eager()

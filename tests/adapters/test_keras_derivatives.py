@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import gc
 import tracemalloc
 import warnings
@@ -15,13 +11,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("Keras has another backend", allow_module_level=True)
-
-from conediff_tensorflow import CvxpyLayer  # noqa: E402
+from tests.adapters.on_tensorflow import CvxpyLayer, tf
 
 RNG = np.random.default_rng(0)
 # One matrix for four right-hand sides, with tangents and a cotangent.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import copy
+import importlib
 import threading
 
 import cvxpy as cp
@@ -14,15 +11,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("Keras has another backend", allow_module_level=True)
-
-from conediff_tensorflow import CvxpyLayer, OptLayer  # noqa: E402
-
-import conediff.tensorflow  # noqa: E402
+from tests.adapters.on_tensorflow import CvxpyLayer, OptLayer, keras, tf
 
 RNG = np.random.default_rng(1)
 A, B = RNG.standard_normal((2, 3)), RNG.standard_normal((5, 2))
@@ -43,7 +32,8 @@ def projection(size=4, **options):
 
 
 def test_alias():
-    assert conediff.tensorflow.CvxpyLayer is CvxpyLayer and conediff.tensorflow.OptLayer is OptLayer
+    alias = importlib.import_module("conediff.tensorflow")
+    assert alias.CvxpyLayer is CvxpyLayer and alias.OptLayer is OptLayer
     assert issubclass(CvxpyLayer, keras.layers.Layer)
 
 
@@ -71,8 +61,12 @@ def test_a_tuple_in_the_middle_of_a_sequential_model_is_refused_with_advice():
     x, p = cp.Variable(2), cp.Parameter(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
     two = CvxpyLayer(problem, [p], [x, problem.objective])
-    with pytest.raises(ValueError, match=r"tuple of 2.*keras\.Model"):
-        keras.Sequential([keras.Input((2,)), two, keras.layers.Dense(1)])
+    for following in (keras.layers.Dense(1), keras.layers.Dropout(0.5), keras.layers.Add()):
+        with pytest.raises(ValueError, match=r"tuple of 2.*keras\.Model"):
+            keras.Sequential([keras.Input((2,)), two, following])
+    inner = keras.Sequential([projection(), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match="tuple of 1.*single_output=True"):
+        keras.Sequential([keras.Input((4,)), inner, keras.layers.Dense(1)])
     last = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), projection()])
     assert last(tf.ones((2, 4))).shape == (2, 4)  # Keras unpacks what is last
     model = keras.Sequential([keras.Input((4,)), projection(single_output=True), keras.layers.Dense(1)])
@@ -307,10 +301,10 @@ def test_weights_leave_the_other_parameters_to_calls():
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ({cp.Parameter(2): "ones"}, ValueError, "none of the parameters A, b"),
-        ({"c": "ones"}, ValueError, "none of the parameters A, b"),
-        ({"A": "onez"}, ValueError, "what is said of 'A' is not understood: .*onez"),
-        ({"A": {"init": "ones"}}, TypeError, "what is said of 'A' is not understood: .*'init'"),
+        ({cp.Parameter(2): "ones"}, ValueError, "not one of the parameters A, b"),
+        ({"c": "ones"}, ValueError, "not one of the parameters A, b"),
+        ({"A": "onez"}, ValueError, "the options of 'A' are invalid: .*onez"),
+        ({"A": {"init": "ones"}}, TypeError, "the options of 'A' are invalid: .*'init'"),
         (["b"], TypeError, "a mapping from parameters to initializers"),
         ({"b": np.ones(3)}, ValueError, r"initial value of 'b' must have shape \(2,\), but has \(3,\)"),
         ({"A": [1.0, 2.0, 3.0]}, ValueError, r"initial value of 'A' must have shape \(2, 3\)"),

@@ -6,9 +6,6 @@ import base64
 import io
 import json
 import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import pickle
 import subprocess
 import sys
@@ -19,15 +16,8 @@ import numpy as np
 import pytest
 
 import conediff as cd
-
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("Keras has another backend", allow_module_level=True)
-
-from conediff_tensorflow import CvxpyLayer, OptLayer, serial  # noqa: E402
-
-from tests.adapters import contract  # noqa: E402
+from tests.adapters import contract
+from tests.adapters.on_tensorflow import CvxpyLayer, OptLayer, keras, serial, tf
 
 RNG = np.random.default_rng(2)
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import cvxpy as cp
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-datasets = pytest.importorskip("sklearn.datasets")
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("Keras has another backend", allow_module_level=True)
+from tests.adapters.on_tensorflow import CvxpyLayer, keras, tf
 
-from conediff_tensorflow import CvxpyLayer  # noqa: E402
+datasets = pytest.importorskip("sklearn.datasets")
 
 
 @pytest.fixture(autouse=True)

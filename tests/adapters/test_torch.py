@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import gc
 import importlib
+import pydoc
 import warnings
 from typing import ClassVar
 
@@ -37,6 +38,11 @@ class TorchAdapter:
         torch.autograd.backward(layer(*tensors, **options), [torch.tensor(g) for g in cotangents])
         return tuple(t.grad.numpy() for t in tensors)
 
+    def jvp(self, layer, values, tangents, **options):
+        primals, tangents = (tuple(map(torch.tensor, arrays)) for arrays in (values, tangents))
+        _, pushed = torch.func.jvp(lambda *tensors: layer(*tensors, **options), primals, tangents)
+        return tuple(tangent.numpy() for tangent in pushed)
+
 
 ADAPTER = TorchAdapter()
 
@@ -52,11 +58,11 @@ def tensors(*batch, grad=False, dtype=torch.float64):
 @pytest.fixture
 def living():
     """Count the solutions of this test that something keeps."""
-    before = set(handles._tickets)
+    before = set(handles._handles)
 
     def count():
         gc.collect()
-        return len(set(handles._tickets) - before)
+        return len(set(handles._handles) - before)
 
     return count
 
@@ -503,6 +509,10 @@ def test_warnings_point_at_the_users_line():
         layer(p_t, solver_args={"refine": False, "eps": 1e-1})
     ours = [w.filename for w in caught if issubclass(w.category, cd.ConediffWarning)]
     assert ours == [__file__] * 4
+
+
+def test_opt_layer_has_the_docstring_of_the_numpy_layer():
+    assert ct.OptLayer.__doc__ == cd.OptLayer.__doc__ and "Examples" in pydoc.render_doc(ct.OptLayer)
 
 
 @pytest.mark.parametrize("name", ["layer", "functional"])

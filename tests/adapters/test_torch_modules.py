@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import importlib
 import io
@@ -22,6 +23,7 @@ from tests.adapters import contract
 
 torch = pytest.importorskip("torch")
 ct = importlib.import_module("conediff.torch")
+compiled_calls = importlib.import_module("conediff_torch._compiled_calls")
 
 QUADRATIC = contract.QUADRATIC
 
@@ -102,18 +104,22 @@ def test_copies_share_an_executor_and_pickles_leave_it_behind():
 
 
 def test_an_executor_and_compile():
-    """A compiled layer has its own; one that is passed to the call is no literal, and refused."""
+    """A compiled layer has its own, or is given one by the call; not that of an earlier call."""
     values = [torch.tensor(value, requires_grad=True) for value in QUADRATIC.values((5,))]
-    with contract.Counting(2) as executor:
-        given = {"solver_args": {"executor": executor}}
-        layer = ct.CvxpyLayer(*QUADRATIC.state(), **given)
+    with contract.Counting(2) as executor, contract.Counting(2) as other:
+        layer = ct.CvxpyLayer(*QUADRATIC.state(), solver_args={"executor": executor})
         compiled = torch.compile(lambda *tensors: layer(*tensors)[0].sum(), backend="eager", fullgraph=True)
         compiled(*values).backward()
         assert executor.jobs == 2
         plain = ct.CvxpyLayer(*QUADRATIC.state())
-        compiled = torch.compile(lambda *tensors: plain(*tensors, **given), backend="eager", fullgraph=True)
-        with pytest.raises(TypeError, match="executor must be a number.*give anything else where the layer"):
-            compiled(*values)
+
+        @torch.compile(backend="eager", fullgraph=True)
+        def call(args, *tensors):
+            return plain(*tensors, solver_args=args)[0].sum()
+
+        for given, jobs in ((executor, (4, 0)), (other, (4, 2)), (executor, (6, 2))):
+            call({"executor": given}, *values).backward()
+            assert (executor.jobs, other.jobs) == jobs
 
 
 def test_copies_outlive_the_original_even_compiled():
@@ -394,8 +400,29 @@ def test_solver_args_in_a_compiled_model():
     assert not torch.allclose(coarse, model(h), rtol=1e-9, atol=1e-10)
     with pytest.raises(Exception, match="unknown solver argument"):
         compiled(h, solver_args={"epz": 1e-2})
-    with pytest.raises(Exception, match="where the layer is made"):
-        compiled(h, solver_args={"on_failure": print})
+    for refused in (print, lambda solution: "nan", functools.partial(print), np.float64(1.0)):
+        with pytest.raises(Exception, match="on_failure must be a number.*to the layer's constructor"):
+            compiled(h, solver_args={"on_failure": refused})
+
+
+@pytest.mark.filterwarnings("ignore::conediff.AccuracyWarning")
+def test_new_values_of_solver_args():
+    """A new int needs no new graph; a new float is not mistaken for an earlier one."""
+    model, h = net(), data()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+
+    def iterations(**args):
+        args = {"refine": False, "on_failure": "nan", **args}
+        out, residual = compiled(h, solver_args=args), model.layer.info["residual"]
+        assert (residual > 0).all()
+        torch.testing.assert_close(out, model(h, solver_args=args), rtol=0, atol=0, equal_nan=True)
+        np.testing.assert_array_equal(residual, model.layer.info["residual"])
+        return model.layer.info["iterations"].max()
+
+    before = graphs()
+    assert len({iterations(max_iters=count, eps=1e-12) for count in (25, 50, 75, 100)}) == 4
+    assert graphs() == before + 2  # one for the first int, one for any
+    assert len({iterations(eps=eps) for eps in (1e-1, 1e-4, 1e-9)}) > 1
 
 
 def test_compiled_models_see_the_same_errors():
@@ -430,9 +457,10 @@ def test_compiled_partial_gradients_and_vmap():
 def test_operator_says_beforehand_what_it_returns(case):
     layer = ct.CvxpyLayer(*case.state())
     values = [torch.tensor(v) for v in case.values((2,))]
+    call = compiled_calls.register(id(layer.numpy_layer), (("tol",), (), (), ()))
     torch.library.opcheck(
         torch.ops.conediff.solve,
-        (values, id(layer.numpy_layer), "tol:f", [1e-9], []),
+        (values, call, [1e-9], []),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
@@ -448,3 +476,27 @@ def test_export():
     model, h = net(), data()
     program = torch.export.export(model, (h,))
     torch.testing.assert_close(program.module()(h), model(h))
+
+
+def test_an_exported_graph_does_not_outlive_its_layer():
+    model, h = net(), data()
+    program = torch.export.export(model, (h,)).module()
+    del model
+    gc.collect()
+    net(seed=3)  # may be where the other was
+    with pytest.raises(RuntimeError, match="does not exist here"):
+        program(h)
+
+
+def test_an_exported_graph_is_refused_in_another_process(tmp_path):
+    model, h = net(), data()
+    torch.export.save(torch.export.export(model, (h,)), tmp_path / "graph.pt2")
+    code = (
+        "import sys, torch; from tests.adapters.test_torch_modules import data, net; model = net();"
+        "torch.export.load(sys.argv[1]).module()(data())"
+    )
+    root = os.getcwd()
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.path.join(root, "adapters")])}
+    command = [sys.executable, "-c", code, str(tmp_path / "graph.pt2")]
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert result.returncode == 1 and "made by another process" in result.stderr

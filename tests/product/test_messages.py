@@ -77,7 +77,11 @@ CASES = {
     "a setting that is no bool": (call([1, 2], refine="no"), ValueError, "refine must be True or False"),
     "another that is none": (call([1, 2], validate=0), ValueError, "validate must be True or False"),
     "a warm start that is none": (call([1, 2], warm_start=3), TypeError, "solve returned, got 3"),
-    "lists of unequal lengths": (call([[1, 2], [3]]), ValueError, r"'c' is no array.*expected \(\.\.\., 2\)"),
+    "lists of unequal lengths": (
+        call([[1, 2], [3]]),
+        ValueError,
+        r"'c' must be an array.*different shapes: expected \(\.\.\., 2\)",
+    ),
     "NaN in a batch": (
         call([[1, 2], [3, np.nan]]),
         cd.ParameterError,

@@ -1,4 +1,4 @@
-"""What torch.compile is to leave alone."""
+"""Functions that torch.compile must not trace."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def unread(function: _Function) -> _Function:
-    """Keep torch.compile from reading a function that it left to Python, down to the arrays of the core.
+def dynamo_disabled(function: _Function) -> _Function:
+    """Keep torch.compile from tracing a function, and all that it calls, after a graph break.
 
-    As ``torch.compiler.disable``, whose import takes seconds, but only where something has been compiled.
+    It does what ``torch.compiler.disable`` does. That imports ``torch._dynamo``, which takes seconds; so it
+    is called only in processes that have imported it.
     """
     disabled: Any = None
 

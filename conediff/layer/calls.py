@@ -1,0 +1,131 @@
+"""How a call passes its parameters: by position or by name, how many, and in which shapes.
+
+Used before values are read (`arguments`), and by adapters before there are any values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from conediff.layer.maps import ParameterSpec
+
+Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
+
+
+def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each parameter") -> None:
+    """Check that there is one item for each name.
+
+    Raises
+    ------
+    ValueError
+        If there are more, or fewer.
+    """
+    if len(items) != len(names):
+        expected = ", ".join(map(repr, names)) or "none"
+        raise ValueError(
+            f"a value must be provided for {whose}: expected {len(names)} ({expected}), got {len(items)}"
+        )
+
+
+def check_distinct(specs: Sequence[ParameterSpec]) -> None:
+    """Check that a name identifies one parameter.
+
+    Raises
+    ------
+    ValueError
+        If two parameters have the same name.
+    """
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"more than one parameter is named {name!r}: give each a name of its own to use weights, or "
+                "calls by name"
+            )
+
+
+def by_name(specs: Sequence[ParameterSpec], names: Sequence[str], items: Mapping[str, Any]) -> list[Any]:
+    """Return the items of a mapping in the order of the names.
+
+    Parameters
+    ----------
+    specs : sequence of ParameterSpec
+        All parameters of the layer.
+    names : sequence of str
+        Those that calls pass.
+    items : mapping
+        From exactly these names.
+
+    Raises
+    ------
+    ValueError
+        If the mapping has other names, or two parameters have the same one.
+    """
+    check_distinct(specs)
+    if set(items) != set(names):
+        raise ValueError(f"expected values by the names {list(names)}, got {list(items)}")
+    return [items[name] for name in names]
+
+
+def batch_shape(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> Shape:
+    """Return the batch shape of values of these shapes.
+
+    Parameters
+    ----------
+    specs : sequence of ParameterSpec
+    shapes : sequence of tuple of int or None
+        One for each parameter; None is a size that is not known yet.
+
+    Raises
+    ------
+    ValueError
+        If the number of the shapes or a shape does not fit the parameters, or the leading dimensions do not
+        broadcast.
+    """
+    check_count([spec.name for spec in specs], shapes)
+    leading = [leading_shape(spec, tuple(shape)) for spec, shape in zip(specs, shapes, strict=True)]
+    return broadcast(specs, shapes, leading)
+
+
+def leading_shape(spec: ParameterSpec, shape: Shape) -> Shape:
+    """Return the batch dimensions of a value.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not end in the parameter's.
+    """
+    cut = len(shape) - len(spec.shape)
+    if cut < 0:
+        what = "Invalid parameter dimensionality"
+    elif any(size not in (None, own) for size, own in zip(shape[cut:], spec.shape, strict=True)):
+        what = "Invalid parameter shape"
+    else:
+        return shape[:cut]
+    raise ValueError(f"{what} for parameter {spec.name!r}: expected {expected_shape(spec)}, got {shape}")
+
+
+def expected_shape(spec: ParameterSpec) -> str:
+    """Describe the shapes that a parameter may have; dots denote the batch dimensions."""
+    return f"(..., {', '.join(map(str, spec.shape))})" if spec.shape else "(...)"
+
+
+def broadcast(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
+    """Broadcast the leading dimensions, as NumPy does.
+
+    A size that is not known yields to one that is known and is not 1.
+
+    Raises
+    ------
+    ValueError
+        If they do not broadcast; the message gives the whole shapes.
+    """
+    depth = max(map(len, leading), default=0)
+    sizes = list(zip(*((1,) * (depth - len(lead)) + tuple(lead) for lead in leading), strict=True))
+    if any(len(set(axis) - {1, None}) > 1 for axis in sizes):
+        got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
+        raise ValueError(
+            f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
+        )
+    return tuple(next((k for k in axis if k not in (1, None)), None if None in axis else 1) for axis in sizes)

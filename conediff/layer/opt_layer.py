@@ -1,0 +1,91 @@
+"""A layer whose problem is stated by Python functions, and how an adapter makes its own from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from numpy.typing import ArrayLike
+
+from conediff.layer.layer import CvxpyLayer
+
+
+class OptLayer(CvxpyLayer):
+    """A layer whose problem is stated by Python functions.
+
+    Parameters
+    ----------
+    variables, parameters : lists of cvxpy.Variable, cvxpy.Parameter
+    objective : callable
+        Takes the variables, then the parameters; returns the expression to minimise.
+    inequalities, equalities : lists of callables, optional
+        Take the same arguments; return g, where g <= 0, and h, where h == 0.
+    **solver_args
+        Defaults for every call, as of `CvxpyLayer`. The Keras layer also takes ``weights``, ``name``,
+        ``dtype`` and ``trainable`` here.
+
+    Notes
+    -----
+    The functions are called once, with cvxpy objects. A call of the layer returns one array (in an adapter,
+    one tensor) if there is one variable, and a tuple of them otherwise.
+
+    Examples
+    --------
+    With NumPy; the layers in ``conediff.torch`` and ``conediff.tensorflow`` are made in the same way and take
+    tensors.
+
+    >>> import cvxpy as cp, numpy as np, conediff as cd
+    >>> layer = cd.OptLayer(
+    ...     [cp.Variable(2)], [cp.Parameter(2)], lambda z, x: cp.sum_squares(z - x), [lambda z, x: -z]
+    ... )
+    >>> layer(np.array([1.0, -1.0])).round(6) + 0.0
+    array([1., 0.])
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[Any],
+        parameters: Sequence[Any],
+        objective: Callable[..., Any],
+        inequalities: Sequence[Callable[..., Any]] = (),
+        equalities: Sequence[Callable[..., Any]] = (),
+        **solver_args: Any,
+    ) -> None:
+        from conediff.layer.canonical import build_problem
+
+        problem = build_problem(variables, parameters, objective, inequalities, equalities)
+        super().__init__(problem, parameters, variables, solver_args=solver_args)
+
+    def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:
+        """Solve; return one array if there is one variable."""
+        result = super().__call__(*values, solver_args=solver_args)
+        return result[0] if len(result) == 1 else result
+
+
+class OptLayerMixin:
+    """Makes an adapter's layer an `OptLayer`: ``class OptLayer(OptLayerMixin, AdaptersCvxpyLayer)``.
+
+    The adapter's layer has a method ``_wrap(core, parameters, single_output, **own)`` which sets it up around
+    a NumPy layer.
+
+    Attributes
+    ----------
+    OWN_ARGUMENTS : tuple of str
+        Names of keyword arguments that go to ``_wrap``; all others are solver arguments.
+    """
+
+    OWN_ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    _wrap: Callable[..., None]
+
+    def __init__(
+        self,
+        variables: Sequence[Any],
+        parameters: Sequence[Any],
+        objective: Callable[..., Any],
+        inequalities: Sequence[Callable[..., Any]] = (),
+        equalities: Sequence[Callable[..., Any]] = (),
+        **solver_args: Any,
+    ) -> None:
+        own = {name: solver_args.pop(name) for name in self.OWN_ARGUMENTS if name in solver_args}
+        core = OptLayer(variables, parameters, objective, inequalities, equalities, **solver_args)
+        self._wrap(core, parameters, solver_args, single_output=len(variables) == 1, **own)
