@@ -13,3 +13,7 @@ NEGLIGIBLE = 1e-6
 SINGULAR = 1e-11
 # A factorisation made at another point is used if S has changed by no more than this since.
 NEARBY = 1e-5
+# A cone scaling is used where the solution satisfies the scaled KKT conditions up to this relative residual.
+# The forward pass reaches 1e-10 in a scaling that helps; a solution found without the scaling typically has
+# 1e-6 in it.
+SCALED_RESIDUAL = 1e-8

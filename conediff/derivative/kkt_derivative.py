@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.derivative.constants import KINK
+from conediff.derivative.constants import KINK, SCALED_RESIDUAL
 from conediff.derivative.diagnostics import Diagnostics, Observability, ScaledObservability, peak
 from conediff.derivative.kinks import Answer, beside, changed_by_kinks, margin, rows_at_kinks
 from conediff.derivative.linearised_kkt import LinearisedKKT
@@ -38,8 +38,10 @@ from conediff.derivative.report import KINKED, NOT_UNIQUE, Report
 from conediff.kkt.constants import SOLVED
 from conediff.kkt.embedding import Embedding
 from conediff.kkt.factor import KKTFactor
+from conediff.kkt.residual import Residual
+from conediff.kkt.system import KKTSystem
 from conediff.program import Array, ConeData, Indices, Point, Products, Structure, outer, scaled
-from conediff.scaling import ComposedScaling
+from conediff.scaling import ComposedScaling, ConeScaling
 from conediff.solver.batch_solver import BatchSolver
 
 
@@ -109,7 +111,7 @@ class KKTDerivative:
         """
         scalings, equilibration = solver.scalings, solver.equilibrator.equilibration(data)
         data, point = equilibration.scale_data(data), equilibration.scale_point(point)
-        cone_scaling = scalings.primal_dual(data, *point)
+        cone_scaling = _accepted(scalings.primal_dual(data, *point), solver.system, data, point)
         scaling, is_plain = ComposedScaling(equilibration, cone_scaling), cone_scaling.is_identity
         if observability is not None and not (
             equilibration.is_identity and is_plain and scalings.scaled_structure is scalings.structure
@@ -275,3 +277,17 @@ class KKTDerivative:
     def _note_kinks(self, changed: NDArray[np.intp], report: Report) -> None:
         if changed.size:
             report.add_degenerate(changed, KINKED)
+
+
+def _accepted(scaling: ConeScaling, system: KKTSystem, data: ConeData, point: Point) -> ConeScaling:
+    """Return the cone scaling, without it for programs whose solution does not hold in it.
+
+    A solution that satisfies the KKT conditions, but not the scaled ones, has lost the digits that the
+    scaling would need: the forward pass has not reached its tolerance in the scaling, where K may be singular
+    though it is not singular without.
+    """
+    if scaling.is_identity:
+        return scaling
+    R = Residual(system.pattern.structure, scaling.scale_data(data))
+    x, y, s = scaling.scale_point(point)
+    return scaling.without(~(R(x, y - s, y).relative <= SCALED_RESIDUAL))

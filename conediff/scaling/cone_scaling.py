@@ -196,6 +196,20 @@ class ConeScaling:
         result: NDArray[np.bool_] = apart.max(axis=1, initial=0.0) > CLOSE
         return result
 
+    def without(self, index: NDArray[np.bool_]) -> ConeScaling:
+        """Return the scaling with T = I and E = I for the programs that the mask (B,) selects."""
+        if not index.any():
+            return self
+        if index.all():
+            return self.scalings.identity
+        one = index[:, None]
+        return ConeScaling(
+            self.scalings,
+            np.where(one, 1.0, self.diagonal),
+            np.where(one, 0.0, self.shear),
+            np.where(one, 1.0, self.columns),
+        )
+
     def take(self, index: NDArray[np.intp] | slice) -> ConeScaling:
         """Return the scaling of the programs at these positions."""
         if len(self.diagonal) == 1:

@@ -172,7 +172,7 @@ class BatchSolver:
             data = data.repeated(result.count).take(index)
             x, y = result.x[index], result.y[index]
             s = data.b - self.structure.A.products(data.A)[0](x)
-            result.improve(index, self._solve_in(better.take(index), data, settings, Point(x, y, s), STAGES))
+            result.improve(index, self._solve_in(better.take(index), data, settings, Point(x, y, s), ()))
         return result
 
     def _solve_in(

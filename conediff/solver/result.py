@@ -107,10 +107,8 @@ class SolveResult:
         return taken
 
     def improve(self, index: NDArray[np.intp], again: SolveResult) -> None:
-        """Replace solutions by those of a second solve; where it failed, the first is inaccurate."""
-        good = again.has_solution
-        self.status[index[~good]] = "inaccurate"
-        self.replace(index, again, good)
+        """Replace solutions by those of a second solve, where that reached the tolerance."""
+        self.replace(index, again, again.status == "solved")
 
     def replace(
         self, index: NDArray[np.intp], again: SolveResult, good: NDArray[np.bool_] | slice = slice(None)
