@@ -489,7 +489,7 @@ def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
     kkt, structure = solver.system, solver.structure
     v = (y - s) * (1 + 1e-8)
     v[list(far)] = np.random.default_rng(26).standard_normal((len(far), structure.m))
-    cone = solver.scalings.structure.cone
+    cone = solver.scalings.scaled_structure.cone
     known = kkt.factor(lifted(solver, data), cone.project_dual(v).derivative())
     made = []
     factor = KKTSystem.factor
@@ -509,7 +509,7 @@ def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
 
 def lifted(solver, data):
     """The data on the sparsity that has room for what shears fill in."""
-    return solver.scalings.identity.data(data)
+    return solver.scalings.identity.scale_data(data)
 
 
 def test_a_change_of_the_projection_is_seen_also_in_replaced_rows():
