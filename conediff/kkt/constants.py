@@ -52,3 +52,11 @@ LOW_RANK_NUMBERS = 1 << 22
 # Columns of U, two for each eigenvector of each cone, up to which it is used: a factor takes one solve with
 # K₀ for every column. Larger: factors cost more; smaller: more programs use GMRES.
 LOW_RANK_COLUMNS = 64
+
+# Share of the largest term of a product below which the product counts as this share: rounding errors are
+# about 1e-16 of the largest term, so that a residual relative to a product that cancels could not become
+# small. With 1e-4 a residual of 1e-10 is 1e-14 of the largest term.
+CANCELLED_SHARE = 1e-4
+# Rows whose terms are below this share of the largest row's are judged relative to this share: in a program
+# whose residual is 1e-10 of its largest terms they hold rounding errors only.
+NEGLIGIBLE_ROW = 1e-7

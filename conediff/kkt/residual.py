@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from conediff.cones import ProductProjection
-from conediff.kkt.constants import RESIDUAL_FLOOR
+from conediff.kkt.constants import CANCELLED_SHARE, NEGLIGIBLE_ROW, RESIDUAL_FLOOR
 from conediff.program import Array, ConeData, Structure
 
 
@@ -33,7 +33,8 @@ class Evaluation:
     scale1, scale2 : arrays, shape (B, 1), (B, m)
         The sizes that residuals are relative to. For R_1 it is the largest entry of its terms. For a row of
         R_2 it is the largest entry of A x, or this row's b if that is larger, so that a distant bound hides
-        no residual but its own; and at least the largest entry of b or one, whichever is smaller.
+        no residual but its own; and at least the largest entry of b or one, whichever is smaller. Where the terms of a
+        product cancel, at least CANCELLED_SHARE of the largest term counts.
     """
 
     x: Array
@@ -82,31 +83,42 @@ class Residual:
         self.structure, self.data = structure, data
         self.P = structure.P.products(data.P)[0]
         self.A, self.At = structure.A.products(data.A)
-        self._least = np.clip(_largest(data.b), RESIDUAL_FLOOR, 1.0)
+        # Sizes of the terms that do not depend on the point, and factors for those that do.
+        self._of_A, self._of_P = CANCELLED_SHARE * _largest(data.A), CANCELLED_SHARE * _largest(data.P)
+        self._of_c = np.maximum(_largest(data.c), RESIDUAL_FLOOR)
+        self._of_b = np.maximum(np.abs(data.b), np.clip(_largest(data.b), RESIDUAL_FLOOR, 1.0))
 
     def __call__(self, x: Array, v: Array, near: Array | None = None) -> Evaluation:
         """Evaluate R at x (B, n) and v (B, m); ``near`` (B, m) is an estimate of y, to begin from."""
         projection = self.structure.cone.project_dual(v, near)
         y = projection.point
         Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
+        of_x, of_y = _largest(x), _largest(y)
         return Evaluation(
             x=x,
             v=v,
             projection=projection,
             r1=Px + Aty + self.data.c,
             r2=Ax + s - self.data.b,
-            scale1=_scale(_largest(Px), _largest(Aty), _largest(self.data.c), RESIDUAL_FLOOR),
-            scale2=_scale(_largest(Ax), np.abs(self.data.b), self._least),
+            scale1=_scale(_largest(Px), _largest(Aty), self._of_c, self._of_P * of_x, self._of_A * of_y),
+            scale2=_scale(_largest(Ax), self._of_b, self._of_A * of_x),
         )
 
     def by_rows(self, x: Array, y: Array, s: Array) -> Array:
-        """Return the largest residual of a row relative to the sum of that row's own terms, shape (B,)."""
+        """Return the largest residual of a row relative to the sum of that row's own terms, shape (B,).
+
+        Terms below NEGLIGIBLE_ROW of the largest row's count as that.
+        """
+        tiny = np.finfo(float).tiny
         structure, data = self.structure, self.data
         A, At = structure.A.products(np.abs(data.A))
         P = structure.P.products(np.abs(data.P))[0]
         dual = np.abs(self.P(x) + self.At(y) + data.c), P(np.abs(x)) + At(np.abs(y)) + np.abs(data.c)
         primal = np.abs(self.A(x) + s - data.b), A(np.abs(x)) + np.abs(s) + np.abs(data.b)
-        parts = [_largest(residual / np.where(terms > 0, terms, 1)) for residual, terms in (dual, primal)]
+        parts = [
+            _largest(residual / np.maximum(terms, np.maximum(NEGLIGIBLE_ROW * _largest(terms), tiny)))
+            for residual, terms in (dual, primal)
+        ]
         return np.asarray(np.maximum(*parts)[:, 0])
 
 

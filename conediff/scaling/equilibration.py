@@ -94,7 +94,7 @@ class Equilibration:
         return Point(x * self.columns * of_x, y * self.rows * of_y, s / self.rows * of_x)
 
     def scale_products(self, change: Products) -> Products:
-        """Return the products of a perturbation of the equilibrated programs, from those of the given ones."""
+        """Return the products of a perturbation of the equilibrated programs."""
         if self.is_identity:
             return change
         of_x = self.columns * self.objective
@@ -108,7 +108,7 @@ class Equilibration:
         return gx * self.columns, gy * self.rows / self.objective, gs / self.rows
 
     def unscale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
-        """Return multipliers of the given programs; `program.outer` makes cotangents of the data of them."""
+        """Return multipliers of the given programs; `program.outer` makes cotangents of data of them."""
         if self.is_identity:
             return r1, r2
         return r1 * self.columns * self.objective, r2 * self.rows
@@ -229,7 +229,7 @@ def _largest(stack: Array) -> Array:
 
 
 def _power_of_two(size: Array) -> Array:
-    """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
+    """Return the power of two that brings a size close to one; 1 for ordinary sizes, 0, inf and NaN."""
     strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
     factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
     return factor

@@ -172,7 +172,15 @@ class BatchSolver:
             data = data.repeated(result.count).take(index)
             x, y = result.x[index], result.y[index]
             s = data.b - self.structure.A.products(data.A)[0](x)
-            result.improve(index, self._solve_in(better.take(index), data, settings, Point(x, y, s), ()))
+            start, better = Point(x, y, s), better.take(index)
+            again = self._solve_in(better, data, settings, start, stages=())
+            left = np.flatnonzero((again.status != "solved") & (result.status[index] != "solved"))
+            if left.size:
+                rest = data.repeated(index.size).take(left)
+                again.replace(
+                    left, self._solve_in(better.take(left), rest, settings, start.take(left), STAGES)
+                )
+            result.improve(index, again)
         return result
 
     def _solve_in(

@@ -107,8 +107,9 @@ class SolveResult:
         return taken
 
     def improve(self, index: NDArray[np.intp], again: SolveResult) -> None:
-        """Replace solutions by those of a second solve, where that reached the tolerance."""
-        self.replace(index, again, again.status == "solved")
+        """Replace solutions by those of a second solve, unless only the first one reached the tolerance."""
+        good = (again.status == "solved") | (again.has_solution & (self.status[index] != "solved"))
+        self.replace(index, again, good)
 
     def replace(
         self, index: NDArray[np.intp], again: SolveResult, good: NDArray[np.bool_] | slice = slice(None)
