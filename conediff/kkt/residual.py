@@ -33,8 +33,8 @@ class Evaluation:
     scale1, scale2 : arrays, shape (B, 1), (B, m)
         The sizes that residuals are relative to. For R_1 it is the largest entry of its terms. For a row of
         R_2 it is the largest entry of A x, or this row's b if that is larger, so that a distant bound hides
-        no residual but its own; and at least the largest entry of b or one, whichever is smaller. Where the terms of a
-        product cancel, at least CANCELLED_SHARE of the largest term counts.
+        no residual but its own; and at least the largest entry of b or one, whichever is smaller. Where the
+        terms of a product cancel, at least CANCELLED_SHARE of the largest term counts.
     """
 
     x: Array

@@ -155,22 +155,19 @@ class Equilibrator:
 
         Programs whose rows and columns are of about one size already have E = I, and R a multiple of I.
         """
-        A, P = np.abs(data.A), np.abs(data.P)
+        A, P, c = np.abs(data.A), np.abs(data.P), np.abs(data.c)
         count = max(len(A), len(P))
         of_row, _ = self._sizes(A, P)
-        of_A, of_objective = _largest(A), np.maximum(_largest(P), _largest(data.c))
         columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
-        rows *= _power_of_two(of_A)
+        rows *= _power_of_two(_largest(A))
         even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(self._P_columns(P))
         even = np.broadcast_to(even, count)
         if not even.all():
             uneven = np.flatnonzero(~even)
-            A, P, c = (part if len(part) == 1 else part[uneven] for part in (A, P, np.abs(data.c)))
-            columns[uneven], rows[uneven] = self._ruiz(A, P, c, uneven.size)
-            of_objective = np.maximum(
-                _largest(data.P * _P_factors(self.structure, columns)) if P.shape[1] else 0.0,
-                _largest(data.c * columns),
-            )
+            given = [part if len(part) == 1 else part[uneven] for part in (A, P, c)]
+            columns[uneven], rows[uneven] = self._ruiz(given[0], given[1], given[2], uneven.size)
+            P, c = P * _P_factors(self.structure, columns), c * columns
+        of_objective = _mean_size(np.maximum(self._P_columns(P), c))
         return Equilibration(self.structure, columns, rows, _power_of_two(of_objective))
 
     def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
@@ -220,6 +217,19 @@ def _is_even(sizes: Array) -> NDArray[np.bool_]:
     largest = sizes.max(axis=1, initial=0.0)
     smallest = np.min(sizes, axis=1, initial=np.inf, where=sizes > 0)
     return np.asarray(~(largest > ORDINARY_RATIO * smallest))
+
+
+def _mean_size(sizes: Array) -> Array:
+    """Return the geometric mean of the nonzero sizes of each program, shape (B, 1); 1 where all are zero.
+
+    The mean, not the largest: where sizes differ by many orders of magnitude, y and s of the cones then do so in both
+    directions, which cone scalings make up for.
+    """
+    used = (sizes > 0) & np.isfinite(sizes)
+    logarithms = np.log2(sizes, where=used, out=np.zeros(sizes.shape))
+    return np.asarray(
+        np.exp2(logarithms.sum(axis=1, keepdims=True) / np.maximum(used.sum(axis=1, keepdims=True), 1))
+    )
 
 
 def _largest(stack: Array) -> Array:
