@@ -394,10 +394,10 @@ def test_solutions_are_pickled_with_and_without_a_derivative():
     layer = ridge()
     solution = layer.solve(*values())
     before = pickle.loads(pickle.dumps(solution))
-    g = np.ones(solution.values[0].shape)
-    expected = solution.vjp(g)
-    for copy in (before, pickle.loads(pickle.dumps(solution))):
-        for one, other in zip(copy.vjp(g), expected, strict=True):
+    g = [np.ones(value.shape) for value in solution.values]
+    expected = solution.vjp(*g)
+    for again in (before, pickle.loads(pickle.dumps(solution))):
+        for one, other in zip(again.vjp(*g), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9)
     cones = pickle.loads(pickle.dumps(solution.cones.derivative()))
     assert np.isfinite(cones.vjp(dx=np.ones((1, solution.cones.x.shape[1]))).db).all()
@@ -409,6 +409,6 @@ def test_what_a_user_changes_in_a_solution_changes_no_derivative():
     solution.info["status"][...] = "failed"
     solution.status[...] = "failed"
     solution.info["residual"][...] = np.nan
-    g = np.ones(solution.values[0].shape)
-    for one, other in zip(solution.vjp(g), untouched.vjp(g), strict=True):
+    g = [np.ones(value.shape) for value in solution.values]
+    for one, other in zip(solution.vjp(*g), untouched.vjp(*g), strict=True):
         np.testing.assert_array_equal(one, other)
