@@ -48,7 +48,8 @@ def handle_failures(
         If a solution is less accurate than ``tol``.
     """
     # Without refinement SCS's own tolerances hold, which may be looser than ours.
-    inaccurate = np.flatnonzero(result.has_solution & (result.residual > 10 * settings.tol))
+    loose = result.has_solution & (result.residual > 10 * settings.tol)
+    inaccurate = np.flatnonzero(loose | (result.status == "inaccurate"))
     if inaccurate.size:
         worst = result.residual[inaccurate].max()
         warn(

@@ -139,12 +139,12 @@ class SolvedBatch:
 
 
 def solve_info(result: SolveResult) -> dict[str, Any]:
-    """Return how the solve of a stack went, as users see it."""
+    """Return how the solve of a stack went, as users see it; the arrays are copies."""
     return {
-        "status": result.status,
-        "iterations": result.iterations,
-        "refinements": result.refinements,
-        "residual": result.residual,
+        "status": result.status.copy(),
+        "iterations": result.iterations.copy(),
+        "refinements": result.refinements.copy(),
+        "residual": result.residual.copy(),
         "setup_time": result.setup_time,
         "solve_time": result.solve_time,
         "refine_time": result.refine_time,

@@ -69,6 +69,10 @@ class BatchDerivative:
         self._has_warned = False
         self._least_squares: dict[int, LinearSolution] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the factorisations, which are made again when they are needed."""
+        return {**self.__dict__, "_factors": {}, "_derivatives": {}, "_may_send": False}
+
     def _cut(self) -> list[slice]:
         data = self._data
         sent = [data.P, data.A, data.b, data.c, *self._point, *self._point]

@@ -76,10 +76,14 @@ class LayerSolution:
     def _has_value(self) -> bool:
         return any(spec.kind == "objective" for spec in self._maps.outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the derivative, which is made again when it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_derivative"}
+
     @property
     def status(self) -> NDArray[np.str_]:
         """Status per element, shape batch: solved, inaccurate, infeasible, unbounded or failed."""
-        return self.result.status.reshape(self.batch)
+        return self.result.status.reshape(self.batch).copy()
 
     @cached_property
     def duals(self) -> tuple[Any, ...]:

@@ -93,7 +93,10 @@ class BatchSolver:
             return data.take(part), inner, None if start is None else start.take(part)
 
         run = backend(settings.executor, settings.threads).map
-        return SolveResult.joined(run(_solve_part, [self], parts, arguments))
+        result = SolveResult.joined(run(_solve_part, [self], parts, arguments))
+        if settings.executor is not None:
+            result.factors = []  # workers of other processes cannot return theirs: all are treated alike
+        return result
 
     def parts(self, count: int, settings: Settings, arrays: Sequence[Array]) -> list[slice]:
         """Cut a stack into parts, by its size and, with an executor, the number of its workers.
@@ -165,7 +168,7 @@ class BatchSolver:
         if not settings.refine:
             return result
         better = self.scalings.primal_dual(data, *result.point)
-        if better is scaling:
+        if better.is_identity and scaling.is_identity:
             return result
         index = np.flatnonzero(result.has_solution & better.differs(scaling))
         if index.size:

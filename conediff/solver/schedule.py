@@ -123,31 +123,31 @@ class SolveSchedule:
         return self.result
 
     def _run_stage(self, stage: Stage) -> None:
-        """Run SCS on all groups of the active programs, then Newton's method on all points that it found."""
-        groups = self._groups(stage)
-        raws = mapper(self.settings.threads)(lambda group: self._scs(group, stage), groups)
+        """Run SCS on all piles of the active programs, then Newton's method on all points that it found."""
+        piles = self._piles_of(stage)
+        raws = mapper(self.settings.threads)(lambda pile: self._scs(pile, stage), piles)
         found: list[tuple[NDArray[np.intp], RawSolution]] = []
-        for group, raw in zip(groups, raws, strict=True):
+        for pile, raw in zip(piles, raws, strict=True):
             if raw is not None:
-                self._count(group, raw)
+                self._count(pile, raw)
             if raw is not None and raw.status in ("infeasible", "unbounded") and not stage.in_piles:
-                self._certify(group, raw)
+                self._certify(pile, raw)
             elif raw is not None and raw.finite:
-                found.append((group, raw))
+                found.append((pile, raw))
             else:
-                self.unsolvable_in_pile[group] = True
+                self.unsolvable_in_pile[pile] = True
         certified = np.isin(self.result.status[self.active], ("infeasible", "unbounded"))
         self.active = self.active[~certified]
         if not found:
             return
-        index = np.concatenate([group for group, _ in found])
+        index = np.concatenate([pile for pile, _ in found])
         point = Point(*(np.concatenate([getattr(raw, name) for _, raw in found]) for name in ("x", "y", "s")))
         if stage.newton is None:
             self._accept(index, point, [raw.status for _, raw in found])
         else:
             self._refine(index, point, stage.newton)
 
-    def _groups(self, stage: Stage) -> list[NDArray[np.intp]]:
+    def _piles_of(self, stage: Stage) -> list[NDArray[np.intp]]:
         """Return the programs of each call of SCS; a pile without a solution is not tried as a pile again."""
         index = self.active[~self.unsolvable_in_pile[self.active]] if stage.in_piles else self.active
         size = self.piles.size(index.size) if stage.in_piles else 1

@@ -37,7 +37,8 @@ class Settings:
         Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional
         Its workers solve batches, in parts; ``threads`` is then for each worker, and 1 by default. Results
-        do not depend on it. Copies share it; what is pickled or saved leaves it behind, with a warning.
+        agree with those of threads up to ``tol``. Copies share it; what is pickled or saved leaves it behind,
+        with a warning.
     on_failure : {"raise", "nan", "zero_grad"} or callable
         What happens where an element has no accurate solution.
     warm_start : bool or solution

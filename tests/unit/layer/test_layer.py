@@ -168,7 +168,7 @@ def test_warm_start_skips_scs(given):
 
 
 def test_a_poor_warm_start_costs_hardly_more_of_scs_than_none():
-    """Its y and s differ by so much that a frame is made for it, which the solution must not be seen in."""
+    """Its y and s differ by so much that a scaling is made, which the solution must not be seen in."""
     x, q, bound = cp.Variable(6), cp.Parameter(6), cp.Parameter()
     objective = cp.Minimize(-q @ x - cp.sum(cp.entr(x)))
     layer = cd.CvxpyLayer(cp.Problem(objective, [cp.sum(x) == 1, x[0] <= bound]), [q, bound], [x])
@@ -388,3 +388,27 @@ def test_cones_and_layer_agree_about_failed_elements(answer):
     np.testing.assert_array_equal(cones.db[1], np.full(cones.db.shape[1], fill))
     again = layer.resume([values], solution.state)
     np.testing.assert_array_equal(again.vjp(np.ones(3))[0], pulled)
+
+
+def test_solutions_are_pickled_with_and_without_a_derivative():
+    layer = ridge()
+    solution = layer.solve(*values())
+    before = pickle.loads(pickle.dumps(solution))
+    g = [np.ones(value.shape) for value in solution.values]
+    expected = solution.vjp(*g)
+    for again in (before, pickle.loads(pickle.dumps(solution))):
+        for one, other in zip(again.vjp(*g), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9)
+    cones = pickle.loads(pickle.dumps(solution.cones.derivative()))
+    assert np.isfinite(cones.vjp(dx=np.ones((1, solution.cones.x.shape[1]))).db).all()
+
+
+def test_what_a_user_changes_in_a_solution_changes_no_derivative():
+    layer = ridge()
+    solution, untouched = layer.solve(*values()), layer.solve(*values())
+    solution.info["status"][...] = "failed"
+    solution.status[...] = "failed"
+    solution.info["residual"][...] = np.nan
+    g = [np.ones(value.shape) for value in solution.values]
+    for one, other in zip(solution.vjp(*g), untouched.vjp(*g), strict=True):
+        np.testing.assert_array_equal(one, other)
