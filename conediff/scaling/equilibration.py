@@ -213,7 +213,7 @@ class _Largest:
 
 
 def _is_even(sizes: Array) -> NDArray[np.bool_]:
-    """Return whether the nonzero sizes of each program are within ORDINARY_RATIO of each other, shape (B,)."""
+    """Return whether the nonzero sizes of each program are within ORDINARY_RATIO of each other."""
     largest = sizes.max(axis=1, initial=0.0)
     smallest = np.min(sizes, axis=1, initial=np.inf, where=sizes > 0)
     return np.asarray(~(largest > ORDINARY_RATIO * smallest))
@@ -222,14 +222,13 @@ def _is_even(sizes: Array) -> NDArray[np.bool_]:
 def _mean_size(sizes: Array) -> Array:
     """Return the geometric mean of the nonzero sizes of each program, shape (B, 1); 1 where all are zero.
 
-    The mean, not the largest: where sizes differ by many orders of magnitude, y and s of the cones then do so in both
-    directions, which cone scalings make up for.
+    The mean, not the largest: where sizes differ by many orders of magnitude, so do y and s of the cones, in
+    both directions, which cone scalings make up for.
     """
     used = (sizes > 0) & np.isfinite(sizes)
     logarithms = np.log2(sizes, where=used, out=np.zeros(sizes.shape))
-    return np.asarray(
-        np.exp2(logarithms.sum(axis=1, keepdims=True) / np.maximum(used.sum(axis=1, keepdims=True), 1))
-    )
+    count = np.maximum(used.sum(axis=1, keepdims=True), 1)
+    return np.asarray(np.exp2(logarithms.sum(axis=1, keepdims=True) / count))
 
 
 def _largest(stack: Array) -> Array:

@@ -486,10 +486,10 @@ def stack_of(name, count):
 def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
     """As it is where S has hardly moved, with a patch where some have, not at all where most have."""
     solver, data, x, y, s = stack_of(name, 5)
-    kkt, structure = solver.system, solver.structure
-    v = (y - s) * (1 + 1e-8)
+    kkt, structure, cone = solver.system, solver.structure, solver.scalings.scaled_structure.cone
+    there = solver.equilibrator.equilibration(data).scale_point(Point(x, y, s))
+    v = (there.y - there.s) * (1 + 1e-8)
     v[list(far)] = np.random.default_rng(26).standard_normal((len(far), structure.m))
-    cone = solver.scalings.scaled_structure.cone
     known = kkt.factor(lifted(solver, data), cone.project_dual(v).derivative())
     made = []
     factor = KKTSystem.factor
@@ -508,8 +508,8 @@ def test_a_factor_of_points_nearby_serves(name, far, monkeypatch):
 
 
 def lifted(solver, data):
-    """The data on the sparsity that has room for what shears fill in."""
-    return solver.scalings.identity.scale_data(data)
+    """The equilibrated data on the sparsity that has room for what shears fill in."""
+    return solver.scalings.identity.scale_data(solver.equilibrator.equilibration(data).scale_data(data))
 
 
 def test_a_change_of_the_projection_is_seen_also_in_replaced_rows():
@@ -531,7 +531,8 @@ def test_a_change_of_the_projection_is_seen_also_in_replaced_rows():
 
 def test_a_factor_by_which_refinement_falls_short_is_not_used():
     solver, data, x, y, s = stack_of("mixed", 3)
-    D = solver.structure.cone.project_dual(y - s).derivative()
+    there = solver.equilibrator.equilibration(data).scale_point(Point(x, y, s))
+    D = solver.structure.cone.project_dual(there.y - there.s).derivative()
     other = lifted(solver, ConeData(9 * data.P, -4 * data.A, data.b, data.c))
     wrong = with_factorisation_of(solver.system, lifted(solver, data), other, D)
     g = cotangents(solver.structure, 3)
