@@ -405,7 +405,8 @@ def test_solutions_are_pickled_with_and_without_a_derivative():
 
 def test_what_a_user_changes_in_a_solution_changes_no_derivative():
     layer = ridge()
-    solution, untouched = layer.solve(*values()), layer.solve(*values())
+    given = values()
+    solution, untouched = layer.solve(*given), layer.solve(*given)
     solution.info["status"][...] = "failed"
     solution.status[...] = "failed"
     solution.info["residual"][...] = np.nan
