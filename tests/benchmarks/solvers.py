@@ -18,13 +18,15 @@ SCS_ITERATIONS = 10_000_000  # never reached: the time limit ends a run
 STATUSES = {  # the solvers' words in conediff's
     "solved": "solved",
     "solved (inaccurate - reached time_limit_secs)": "inaccurate",
-    "solved (inaccurate - reached max_iters)": "inaccurate",
+    "infeasible (inaccurate - reached time_limit_secs)": "time limit",
+    "unbounded (inaccurate - reached time_limit_secs)": "time limit",
     "infeasible": "infeasible",
     "unbounded": "unbounded",
     "Solved": "solved",
     "AlmostSolved": "inaccurate",
     "PrimalInfeasible": "infeasible",
     "DualInfeasible": "unbounded",
+    "MaxTime": "time limit",
 }
 
 
