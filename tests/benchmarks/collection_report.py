@@ -89,7 +89,8 @@ def remarks(record: Record) -> dict[str, str]:
     if "stopped" in record:
         found["stopped"] = f"{record['stopped']} (stage: {record['stage']})"
     if status == "refused":
-        found["refused"] = record["detail"]
+        confirmed = "; confirmed: P has a negative eigenvalue" if record.get("convex") is False else ""
+        found["refused"] = record["detail"] + confirmed
         return found
     if status in SOLVED and right in ("infeasible", "unbounded"):
         found["status"] = f"{status}, for {right}"
