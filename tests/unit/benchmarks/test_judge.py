@@ -53,7 +53,7 @@ def test_references_solve_what_is_known(rng, name):
         for known, answer in zip(drawn, answers, strict=True):
             if answer.status == "solved":
                 assert judge.kkt_residual(known.program, answer.x, answer.y, answer.s) < 1e-6
-                np.testing.assert_allclose(answer.x, known.x, atol=1e-3)
+                np.testing.assert_allclose(answer.x, known.x, atol=1e-2)
 
 
 def test_certificates(rng):
