@@ -13,6 +13,7 @@ OBJECTIVE = 1e-6  # largest error of an objective, relative to the larger of one
 RESIDUAL = 1e-9  # largest KKT residual of what is called solved without a warning: 10 tol
 ADJOINT = 1e-8  # largest error of the adjoint identity
 LINEAR = 1e-10  # largest relative residual of a linear system without a warning
+CONFIRMED = 1e-4  # largest independent residual at which a reference's status counts
 SLOW_FACTOR = 3.0  # a solve may take so many times the faster of SCS and Clarabel, and
 SLACK = 1.0  # so many seconds more; a vjp or a jvp may take so many seconds more than the solve
 
@@ -56,9 +57,16 @@ HEAD = (
 
 
 def expected(record: Record) -> str | None:
-    """Return the status that Clarabel and SCS agree on, or that one of them decides; None if neither does."""
-    said = {record[name]["status"] for name in ("clarabel", "scs") if name in record}
-    decided = said & set(DECIDED)
+    """Return the status that Clarabel and SCS agree on, or that one of them alone decides; None otherwise.
+
+    A reference decides where its status is one of `DECIDED` and its point, or certificate, passes the
+    independent check.
+    """
+    decided = {
+        reference["status"]
+        for reference in (record.get("clarabel"), record.get("scs"))
+        if reference and reference["status"] in DECIDED and not _above(reference["own_residual"], CONFIRMED)
+    }
     return decided.pop() if len(decided) == 1 else None
 
 
@@ -210,7 +218,7 @@ def markdown(results: Record) -> str:
     for name in dict.fromkeys(record["collection"] for record in records):
         rows = [row(record) for record in records if record["collection"] == name]
         parts += [f"### {name}", _table(HEAD, rows)]
-    return "\n\n".join([*parts, "## What fails, is inaccurate or is slow", *_by_kind(records)])
+    return "\n\n".join([*parts, "### What fails, is inaccurate or is slow", *_by_kind(records)])
 
 
 def by_kind(records: Iterable[Record]) -> dict[str, list[tuple[str, str]]]:
@@ -233,7 +241,8 @@ def _by_kind(records: list[Record]) -> list[str]:
 
 def _conditions(results: Record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    return f"Measured on {results['machine']} with {versions}; limit {results['limit']:g} s."
+    load = f", {results['load']} processes busy before the run" if "load" in results else ""
+    return f"Measured on {results['machine']}{load}, with {versions}; limit {results['limit']:g} s."
 
 
 def _summary(records: list[Record]) -> str:

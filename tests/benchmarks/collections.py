@@ -59,14 +59,20 @@ def _measured(folder: Path, only: str | None, limit: float) -> dict[str, Any]:
             f"no file below {folder} has one of the endings {report.formats()}, and the name asked for"
         )
     print(report.line(report.HEAD))
-    records = []
+    records, load = [], os.getloadavg()[0]
     for path in files:
         records.append(measure(path, limit))
         print(report.line(report.row(records[-1])), flush=True)
     names = ("conediff", "clarabel", "scs", "numpy", "scipy")
     versions = {name: _version(name) for name in names}
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    return {"machine": machine, "versions": versions, "limit": limit, "records": records}
+    return {
+        "machine": machine,
+        "versions": versions,
+        "load": round(load, 1),
+        "limit": limit,
+        "records": records,
+    }
 
 
 def matches(path: Path, pattern: str) -> bool:
