@@ -27,6 +27,7 @@ KINDS = {
     "objective": f"An objective that differs from Clarabel's by more than {OBJECTIVE:g}",
     "residual": f"Called solved without a warning, but the independent residual is above {RESIDUAL:g}",
     "inaccurate": "A solution with an AccuracyWarning",
+    "inaccurate derivative": "A vjp or a jvp with an AccuracyWarning",
     "adjoint": f"The adjoint identity is off by more than {ADJOINT:g}",
     "linear": f"The linear residual of a derivative is above {LINEAR:g} without a warning",
     "slow solve": f"A solve takes longer than {SLOW_FACTOR:g} x the faster of SCS and Clarabel + {SLACK:g} s",
@@ -109,6 +110,12 @@ def remarks(record: Record) -> dict[str, str]:
     told = {warning["kind"] for warning in record.get("warnings", ())}
     if status == "inaccurate":
         found["inaccurate"] = f"residual {_figure(record['residual'])}; {_references(record)}"
+    derivative = {
+        w["stage"]: w["message"] for w in record.get("warnings", ()) if w["kind"] == "AccuracyWarning"
+    }
+    derivative.pop("solve", None)
+    if derivative:
+        found["inaccurate derivative"] = ", ".join(derivative)
     found |= _errors(record, told) | _times(record, right)
     if "DegeneracyWarning" in told:
         found["degenerate"] = ""
@@ -164,7 +171,9 @@ def _references(record: Record) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    if value is None or value == 0:
+        return "-" if value is None else "0"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _seconds(value: float | None) -> str:
@@ -250,7 +259,7 @@ def _summary(records: list[Record]) -> str:
         "collection",
         "problems",
         "as the references say",
-        "objective right",
+        "Clarabel's objective",
         "1e-10 reached",
         "no remark",
     )

@@ -15,9 +15,16 @@ from conediff import ConeProgram
 Array = NDArray[np.float64]
 
 
-def ratio(residual: Any, *terms: Any) -> float:
-    """Return the largest entry of a residual relative to the largest of its terms; 0 for 0 / 0."""
-    top = float(np.abs(residual).max(initial=0.0))
+ROUNDING = 16 * np.finfo(float).eps  # relative rounding error of a sum of products
+
+
+def ratio(residual: Any, *terms: Any, products: Any = 0.0) -> float:
+    """Return the largest entry of a residual relative to the largest of its terms; 0 for 0 / 0.
+
+    What rounding of ``products``, the sum of the absolute values of all that is added up, explains does not
+    count: at some solutions all terms of an equation are zero but for rounding.
+    """
+    top = float(np.maximum(np.abs(residual) - ROUNDING * np.asarray(products), 0.0).max(initial=0.0))
     bottom = max(float(np.abs(term).max(initial=0.0)) for term in terms)
     if top == 0:
         return 0.0
@@ -36,10 +43,11 @@ def kkt_residual(program: ConeProgram, x: Array, y: Array, s: Array) -> float:
     P, A, b, c = program.P, program.A, program.b, program.c
     Px, Aty, Ax = P @ x, A.T @ y, A @ x
     gap = x @ Px + c @ x + b @ y
+    gap_terms = np.abs(x) @ np.abs(Px), np.abs(c) @ np.abs(x), np.abs(b) @ np.abs(y)
     return max(
-        ratio(Px + Aty + c, Px, Aty, c),
-        ratio(Ax + s - b, Ax, s, b),
-        ratio(gap, np.abs(x) @ np.abs(Px), np.abs(c) @ np.abs(x), np.abs(b) @ np.abs(y)),
+        ratio(Px + Aty + c, Px, Aty, c, products=abs(P) @ np.abs(x) + abs(A).T @ np.abs(y) + np.abs(c)),
+        ratio(Ax + s - b, Ax, s, b, products=abs(A) @ np.abs(x) + np.abs(s) + np.abs(b)),
+        ratio(gap, *gap_terms, products=abs(P) @ np.abs(x) @ np.abs(x) + sum(gap_terms)),
         ratio(distance(program.cones, s, dual=False), s),
         ratio(distance(program.cones, y, dual=True), y),
     )

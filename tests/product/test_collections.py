@@ -97,7 +97,11 @@ def test_a_process_that_ends_early_is_reported_with_its_last_words(folder):
         ({"adjoint": 1e-3}, {"adjoint"}),
         ({"adjoint": None}, {"adjoint"}),
         ({"vjp_residual": 1e-3}, {"linear"}),
-        ({"vjp_residual": 1e-3, "warnings": [{"kind": "DegeneracyWarning"}]}, {"degenerate"}),
+        ({"vjp_residual": 1e-3, "warnings": [{"kind": "DegeneracyWarning", "stage": "vjp"}]}, {"degenerate"}),
+        (
+            {"warnings": [{"kind": "AccuracyWarning", "stage": "jvp", "message": "m"}]},
+            {"inaccurate derivative"},
+        ),
         ({"stopped": "time limit of 1 s", "stage": "vjp"}, {"stopped"}),
     ],
 )

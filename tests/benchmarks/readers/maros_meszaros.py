@@ -20,7 +20,7 @@ def read_mat(path: Path) -> Problem:
     Parameters
     ----------
     path : Path
-        P may hold both triangles or the upper one; l and u of 1e20 or more are no bounds.
+        P may hold both triangles or the upper one; l and u of 1e19 or more are no bounds.
 
     Raises
     ------

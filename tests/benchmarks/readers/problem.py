@@ -14,7 +14,9 @@ import conediff as cd
 
 Array = NDArray[np.float64]
 ORDER = ("z", "l", "q", "s", "ep", "ed", "p")  # SCS's order of rows; the readers need no other cones
-UNBOUNDED = 1e20  # a bound of this size or larger is none
+# A bound of this size or larger is none. Files write 1e20, some with a rounding error (9.999999999999998e19 in
+# PRIMALC1 and QISRAEL).
+UNBOUNDED = 1e19
 
 
 class FormatError(ValueError):

@@ -44,7 +44,9 @@ class TestRows:
 
     def test_an_interval_has_a_row_for_each_bound_and_one_where_they_meet(self):
         rows = ConeRows(1)
-        rows.add_interval(np.arange(1.0, 6.0)[:, None], [0, -1e20, -1, 2, -INF], [1, 3, 1e21, 2, INF])
+        rows.add_interval(
+            np.arange(1.0, 6.0)[:, None], [0, -9.999999999999998e19, -1, 2, -INF], [1, 3, 1e21, 2, INF]
+        )
         program = rows.program([0.0])
         assert program.cones == {"z": 1, "l": 4}
         np.testing.assert_array_equal(program.A.toarray().ravel(), [4, 1, 2, -1, -3])
