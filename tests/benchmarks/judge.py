@@ -21,10 +21,12 @@ ROUNDING = 16 * np.finfo(float).eps  # relative rounding error of a sum of produ
 def ratio(residual: Any, *terms: Any, products: Any = 0.0) -> float:
     """Return the largest entry of a residual relative to the largest of its terms; 0 for 0 / 0.
 
-    What rounding of ``products``, the sum of the absolute values of all that is added up, explains does not
-    count: at some solutions all terms of an equation are zero but for rounding.
+    If rounding of ``products``, the sums of the absolute values of all that is added up, explains the whole
+    residual, it is relative to them: at some solutions all terms of an equation are zero but for rounding.
     """
-    top = float(np.maximum(np.abs(residual) - ROUNDING * np.asarray(products), 0.0).max(initial=0.0))
+    top = float(np.abs(residual).max(initial=0.0))
+    if (np.abs(residual) <= ROUNDING * np.asarray(products)).all():
+        terms = (products,)
     bottom = max(float(np.abs(term).max(initial=0.0)) for term in terms)
     if top == 0:
         return 0.0

@@ -14,8 +14,8 @@ import conediff as cd
 
 Array = NDArray[np.float64]
 ORDER = ("z", "l", "q", "s", "ep", "ed", "p")  # SCS's order of rows; the readers need no other cones
-# A bound of this size or larger is none. Files write 1e20, some with a rounding error (9.999999999999998e19 in
-# PRIMALC1 and QISRAEL).
+# A bound of this size or larger is none. Files write 1e20, PRIMALC1 and QISRAEL with a rounding error
+# (9.999999999999998e19).
 UNBOUNDED = 1e19
 
 

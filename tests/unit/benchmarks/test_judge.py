@@ -56,6 +56,14 @@ def test_references_solve_what_is_known(rng, name):
                 np.testing.assert_allclose(answer.x, known.x, atol=1e-2)
 
 
+def test_rounding_errors_are_no_residual():
+    """Minimise (x - y)^2 subject to x + y = 1: at (1/2, 1/2) all terms of P x + A'y + c = 0 are zero."""
+    program = cd.ConeProgram(np.ones((1, 2)), [1.0], np.zeros(2), {"z": 1}, [[2.0, -2.0], [-2.0, 2.0]])
+    x, y, s = np.array([0.5 + 1e-16, 0.5]), np.array([-1e-17]), np.zeros(1)
+    assert judge.kkt_residual(program, x, y, s) < 1e-15
+    assert judge.kkt_residual(program, x + np.array([1e-9, 0]), y, s) > 1e-10
+
+
 def test_certificates(rng):
     infeasible = cd.ConeProgram(np.array([[1.0], [-1.0]]), [-1.0, 0.0], [1.0], {"l": 2})
     right, wrong = np.array([1.0, 1.0]), np.array([1.0, 0.5])
