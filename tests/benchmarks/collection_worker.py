@@ -58,13 +58,16 @@ def measure(path: Path, limit: float) -> Record:
         )
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=_forward, args=(process, lines), daemon=True).start()
-        if not _follow(lines, record, limit):
-            process.kill()
-            record["stopped"] = f"time limit of {limit:g} s"
-        if process.wait() and "stopped" not in record:
-            errors.seek(0)
-            said = errors.read().strip().splitlines()
-            record["stopped"] = f"ended with code {process.returncode}: {said[-1] if said else ''}"
+        try:
+            if not _follow(lines, record, limit):
+                record["stopped"] = f"time limit of {limit:g} s"
+            elif process.wait():
+                errors.seek(0)
+                said = errors.read().strip().splitlines()
+                record["stopped"] = f"ended with code {process.returncode}: {said[-1] if said else ''}"
+        finally:
+            process.kill()  # does nothing to a process that has ended
+            process.wait()
     if "stopped" not in record:
         del record["stage"]
     return record
