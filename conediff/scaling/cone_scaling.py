@@ -20,38 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones import Automorphism, Cone
-from conediff.program import Array, ConeData, Indices, Pattern, Point, Products, Structure, union
+from conediff.program import Array, ConeData, Indices, Point, Products, Structure
 from conediff.scaling.constants import CANCELLED, CLOSE, ORDINARY_COLUMN
-
-
-@dataclass(frozen=True, eq=False)
-class Shears:
-    """The shears of one structure, and the entries of A that they add.
-
-    Parameters
-    ----------
-    into, source : int arrays, shape (k,)
-        Shear j adds a multiple of row ``source[j]`` to row ``into[j]``.
-    entries : int array, shape (e,)
-        Entries of A, on its own sparsity, in rows ``source``.
-    shear_of : int array, shape (e,)
-        The shear that moves each of these entries.
-    targets : int array, shape (e,)
-        The entries of the scaled A to which it adds them.
-    """
-
-    into: Indices
-    source: Indices
-    entries: Indices
-    shear_of: Indices
-    targets: Indices
-
-    def apply(self, w: Array, shear: Array, transposed: bool = False) -> Array:
-        """Return (I + shear) w, or (I + shear') w, as a new array; shapes (B, m) and (B, k)."""
-        into, source = (self.source, self.into) if transposed else (self.into, self.source)
-        w = np.array(np.broadcast_to(w, (max(len(w), len(shear)), w.shape[1])))
-        w[:, into] += shear * w[:, source]
-        return w
+from conediff.scaling.shears import fill_in
 
 
 class ConeScalings:
@@ -74,7 +45,7 @@ class ConeScalings:
 
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        A, self._kept, self.shears = _fill_in(structure)
+        A, self._kept, self.shears = fill_in(structure)
         self._groups = [(cone, rows) for cone, rows in structure.cone.groups if not cone.diagonal]
         no_shear = np.zeros((1, self.shears.into.size))
         self.identity = ConeScaling(self, np.ones((1, structure.m)), no_shear, np.ones((1, structure.n)))
@@ -148,7 +119,7 @@ class ConeScalings:
         columns = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
         return replace(scaling, columns=columns)
 
-    def insert_fill_in(self, A: Array) -> Array:
+    def insertfill_in(self, A: Array) -> Array:
         """Move values of A, (B, nnz), from its own sparsity to that of `scaled_structure`, with zeros."""
         if self.scaled_structure is self.structure:
             return A
@@ -156,7 +127,7 @@ class ConeScalings:
         filled[:, self._kept] = A
         return filled
 
-    def drop_fill_in(self, A: Array) -> Array:
+    def dropfill_in(self, A: Array) -> Array:
         """Select from values on the sparsity of `scaled_structure` those on A's own sparsity."""
         return A if self.scaled_structure is self.structure else A[:, self._kept]
 
@@ -218,7 +189,7 @@ class ConeScaling:
 
     def scale_data(self, data: ConeData) -> ConeData:
         """Return the data of the scaled programs, on the sparsity of `ConeScalings.scaled_structure`."""
-        A, shears = self.scalings.insert_fill_in(data.A), self.scalings.shears
+        A, shears = self.scalings.insertfill_in(data.A), self.scalings.shears
         if self.is_identity:
             return ConeData(data.P, A, data.b, data.c)
         A = np.array(np.broadcast_to(A, (max(len(A), len(self.shear)), A.shape[1])))
@@ -241,9 +212,9 @@ class ConeScaling:
         """
         scalings, shears = self.scalings, self.scalings.shears
         if self.is_identity:
-            return ConeData(g.P, scalings.drop_fill_in(g.A), g.b, g.c)
+            return ConeData(g.P, scalings.dropfill_in(g.A), g.b, g.c)
         scaled = g.A * self._A_factors
-        A = np.array(scalings.drop_fill_in(scaled))
+        A = np.array(scalings.dropfill_in(scaled))
         A[:, shears.entries] += self.shear[:, shears.shear_of] * scaled[:, shears.targets]
         return ConeData(g.P * self._P_factors, A, self.unscale_dual(g.b), g.c * self.columns)
 
@@ -314,24 +285,3 @@ def _largest(values: Array, place: Indices, size: int) -> Array:
         starts = np.flatnonzero(np.diff(place[order], prepend=-1))
         result[:, place[order[starts]]] = np.maximum.reduceat(values[:, order], starts, axis=1)
     return result
-
-
-def _fill_in(structure: Structure) -> tuple[Pattern, Indices, Shears]:
-    """Return A's sparsity with the entries that shears add, the places of A's own entries, and the shears."""
-    A, m = structure.A, structure.m
-    pairs = [
-        (rows[:, ends[0]], rows[:, ends[1]])
-        for cone, rows in structure.cone.groups
-        if not cone.diagonal and (ends := cone.shear_rows) is not None
-    ]
-    none = np.zeros(0, dtype=np.intp)
-    into = np.concatenate([none, *(pair[0] for pair in pairs)])
-    source = np.concatenate([none, *(pair[1] for pair in pairs)])
-    shear_at = np.full(m, -1)
-    shear_at[source] = np.arange(source.size)
-    entries = np.flatnonzero(shear_at[A.indices] >= 0)
-    shear_of = shear_at[A.indices[entries]]
-    pattern, (kept, targets) = union(A.shape, [(A.indices, A.columns), (into[shear_of], A.columns[entries])])
-    if pattern.nnz == A.nnz:
-        pattern = A
-    return pattern, kept, Shears(into, source, entries, shear_of, targets)
