@@ -54,7 +54,8 @@ class Solution:
         method : {"auto", "direct", "lsqr", "lsmr", "dense"}, optional
             The one given to `solve` by default. "direct" solves the reduced system; "lsqr" and "lsmr" iterate
             on the derivative of the embedding; "dense" is the reference, by singular values; "auto" is
-            direct, and LSQR where the reduced system is singular.
+            direct, and where the reduced system is singular least squares on the derivative of the embedding
+            by a factorisation.
 
         Raises
         ------

@@ -42,7 +42,8 @@ def solve_and_derivative(
         As in `conediff.ConeProgram`; the key of the zero cone may be f or z.
     warm_start : tuple of arrays (x, y, s), optional
     mode : {"lsqr", "lsmr", "dense", "lpgd", "lpgd_left", "lpgd_right"}
-        "lsqr" solves the reduced system directly, and by LSQR if it is singular, which gives LSQR's answer.
+        "lsqr" solves the reduced system directly, or if it is singular a least-squares problem by a
+        factorisation; both give LSQR's answer.
     solve_method : {"SCS", "ECOS", "Clarabel"}, optional
         Has no effect: SCS solves, and Newton's method refines the solution.
     P : sparse matrix or array, shape (n, n), optional

@@ -35,11 +35,19 @@ class BatchDerivative:
         ``method``, ``threads`` and ``executor`` are read.
     observability : Observability, optional
         Which data and which parts of the solution matter; all by default.
+    told : set of str, optional
+        Reasons of a `DegeneracyWarning` that the user has been told; new ones are added. A layer gives the
+        same set to all its solutions; by default it is empty.
+
+    Attributes
+    ----------
+    degenerate : bool array
+        Of the elements that have a solution: whether an answer so far was not unique, or at a kink.
 
     Notes
     -----
-    Two things are remembered from one call to the next, and neither changes an answer: whether a
-    `DegeneracyWarning` has been issued, and the reports of programs whose answer came from M.
+    Three things are remembered from one call to the next, and none changes an answer: ``told``,
+    ``degenerate``, and the reports of programs whose answer came from M.
     """
 
     def __init__(
@@ -49,6 +57,7 @@ class BatchDerivative:
         result: SolveResult,
         settings: Settings,
         observability: Observability | None = None,
+        told: set[str] | None = None,
     ) -> None:
         self.structure, self.count, self._fill = solver.structure, result.count, result.failed_cotangent
         self._solver, self._settings = solver, settings
@@ -66,7 +75,8 @@ class BatchDerivative:
         self._factors = dict(zip((part.start for part in self._parts), factors, strict=False))
         self._derivatives: dict[int, KKTDerivative] = {}  # by the first position of their part
         self._may_send = settings.executor is not None and settings.method == "auto" and self.index.size > 0
-        self._has_warned = False
+        self._told = set() if told is None else told
+        self.degenerate = np.zeros(self.index.size, dtype=bool)
         self._least_squares: dict[int, LinearSolution] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,8 +129,8 @@ class BatchDerivative:
         found = self._map_here(lambda derivative, part: derivative.diagnostics())
         if not found:
             nothing, none = np.zeros(0), np.zeros(0, dtype=bool)
-            return Diagnostics(nothing, nothing, none, none, none, {})
-        return Diagnostics.joined(found, dict(self._least_squares))
+            return Diagnostics(nothing, nothing, none, none, none, none, {})
+        return Diagnostics.joined(found, self.degenerate.copy(), dict(self._least_squares))
 
     def _answer(self, mode: str, arguments: Callable[[slice], tuple[Array, ...]]) -> list[Array]:
         """Let all parts answer, ``mode`` being "jvp" or "vjp"; join the answers, and warn as they report."""
@@ -169,11 +179,12 @@ class BatchDerivative:
         return KKTDerivative.at(self._solver, data, point, self._settings.method, observability, nearby)
 
     def _say(self, report: Report) -> None:
-        """Warn of inaccurate answers, and once of programs at which the map is not differentiable."""
+        """Warn of inaccurate answers, and of programs at which the map is not differentiable."""
         self._least_squares |= report.least_squares
+        for indices in report.degenerate.values():
+            self.degenerate[np.concatenate(indices)] = True
         report.warn_inaccurate()
-        if not self._has_warned:
-            self._has_warned = report.warn_degenerate()
+        report.warn_degenerate(self._told)
 
     def _taken(self, array: Array) -> Array:
         return array if self._is_whole or len(array) == 1 else array[self.index]

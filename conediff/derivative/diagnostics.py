@@ -29,6 +29,9 @@ class Diagnostics:
         False where the reduced system has a null vector that moves x, or y and s.
     differentiable : bool array, shape (B,)
         Whether none of the above stands in the way.
+    degenerate : bool array, shape (B,)
+        Whether a derivative that was asked for so far does not exist: the elements that a `DegeneracyWarning`
+        is about. False where what is not unique does not reach the parameters or outputs of a layer.
     reports : dict of int to LinearSolution
         Stop reason, iterations and residual of each program that went to an iterative or dense method.
     """
@@ -38,11 +41,17 @@ class Diagnostics:
     primal_unique: NDArray[np.bool_]
     dual_unique: NDArray[np.bool_]
     differentiable: NDArray[np.bool_]
+    degenerate: NDArray[np.bool_]
     reports: dict[int, LinearSolution]
 
     @classmethod
-    def joined(cls, parts: Sequence[Diagnostics], reports: dict[int, LinearSolution]) -> Diagnostics:
-        """Join the diagnostics of the parts of a stack."""
+    def joined(
+        cls,
+        parts: Sequence[Diagnostics],
+        degenerate: NDArray[np.bool_],
+        reports: dict[int, LinearSolution],
+    ) -> Diagnostics:
+        """Join the diagnostics of the parts of a stack, with what the derivatives' calls found."""
 
         def join(name: str) -> NDArray[Any]:
             return np.concatenate([getattr(part, name) for part in parts])
@@ -53,6 +62,7 @@ class Diagnostics:
             primal_unique=join("primal_unique"),
             dual_unique=join("dual_unique"),
             differentiable=join("differentiable"),
+            degenerate=degenerate,
             reports=reports,
         )
 

@@ -70,7 +70,8 @@ class KKTDerivative:
     scaling : ComposedScaling
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         "direct" solves with K alone; "lsqr" and "lsmr" iterate on M; "dense" is the reference, a singular
-        value decomposition of M; "auto" is direct, and LSQR on M where K is singular.
+        value decomposition of M; "auto" is direct, and by a damped factorisation of M where
+        K is singular.
     observability : Observability, optional
         Which data and which parts of the solution matter, in the cone scaling; all by default.
     """
@@ -84,6 +85,7 @@ class KKTDerivative:
     ) -> None:
         self.linearised, self.scaling = linearised, scaling
         self.method, self.observability = method, observability
+        self._embeddings: dict[int, Embedding] = {}  # by position; each keeps its factorisation
 
     @classmethod
     def at(
@@ -155,6 +157,7 @@ class KKTDerivative:
             primal_unique=~singular | (np.abs(vector[:, :n]).max(axis=1, initial=0) < unit),
             dual_unique=~singular | (np.abs(vector[:, n:]).max(axis=1, initial=0) < unit),
             differentiable=~singular & (distance > KINK),
+            degenerate=np.zeros(len(value), dtype=bool),
             reports={},
         )
 
@@ -254,18 +257,24 @@ class KKTDerivative:
         self, pending: NDArray[np.intp], rhs: Array, report: Report, adjoint: bool
     ) -> Iterator[tuple[np.intp, tuple[Array, Array, float]]]:
         """Solve with M, or its adjoint, program by program; yield the three parts of each answer."""
-        linearised, n = self.linearised, self._structure.n
+        n = self._structure.n
         for i in pending:
-            index = np.array([i])
-            x, y, s = linearised.point.take(index)
-            D = self._structure.cone.project_dual(y - s).derivative()
-            M = Embedding(self._structure, linearised.data.take(index), x[0], y[0], D)
+            M = self._embedding(int(i))
             found = report.least_squares[int(i)] = M.least_squares(rhs[i], self.method, adjoint)
             yield i, (found.value[:n], found.value[n:-1], float(found.value[-1]))
         short = [(int(i), found) for i, found in report.least_squares.items() if not found.converged]
         if short:
             worst = max((found for _, found in short), key=lambda found: found.residual)
             report.add_inaccurate(np.array([i for i, _ in short]), worst.residual, worst.reason)
+
+    def _embedding(self, i: int) -> Embedding:
+        """Return M of one program, made when it is first needed: its factorisation serves all calls."""
+        if i not in self._embeddings:
+            linearised, index = self.linearised, np.array([i])
+            x, y, s = linearised.point.take(index)
+            D = self._structure.cone.project_dual(y - s).derivative()
+            self._embeddings[i] = Embedding(self._structure, linearised.data.take(index), x[0], y[0], D)
+        return self._embeddings[i]
 
     def _beside(self, index: Indices, kinked: NDArray[np.bool_], sign: float) -> KKTDerivative:
         """Return the derivative of some programs a little to one side of their kinks."""

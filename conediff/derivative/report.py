@@ -66,18 +66,27 @@ class Report:
             AccuracyWarning,
         )
 
-    def warn_degenerate(self) -> bool:
-        """Warn where the solution map is not differentiable, with the first reason; return whether it did."""
-        for reason, indices in self.degenerate.items():
-            where = _listed(np.sort(np.concatenate(indices)))
-            warn(
-                f"the solution map is not differentiable at {where} ({reason}); "
-                "the least-squares derivative of least norm is returned; see .diagnostics of the solution, "
-                "and 'Where there is no derivative' in the guide",
-                DegeneracyWarning,
-            )
-            return True
-        return False
+    def warn_degenerate(self, told: set[str]) -> None:
+        """Warn where the solution map is not differentiable, once for each reason.
+
+        The text is the same for all elements and calls, so that Python's own filter, once per line, applies;
+        `Diagnostics.degenerate` has the elements.
+
+        Parameters
+        ----------
+        told : set of str
+            Reasons that the user has been told; new ones are added. One that a filter turned into an error is
+            not, so that it is raised again.
+        """
+        for reason in self.degenerate:
+            if reason not in told:
+                warn(
+                    f"the solution map is not differentiable at some elements ({reason}); "
+                    "the least-squares derivative of least norm is returned; see .diagnostics.degenerate of "
+                    "the solution, and 'Where there is no derivative' in the guide",
+                    DegeneracyWarning,
+                )
+                told.add(reason)
 
 
 def _listed(indices: NDArray[np.intp]) -> str:

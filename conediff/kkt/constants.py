@@ -60,3 +60,26 @@ CANCELLED_SHARE = 1e-4
 # Rows whose terms are below this share of the largest row's are judged relative to this share: in a program
 # whose residual is 1e-10 of its largest terms they hold rounding errors only.
 NEGLIGIBLE_ROW = 1e-7
+# Damping δ of the least-squares factorisation, relative to M's largest entry. Larger: singular values of M
+# below it take a step of conjugate gradients each; smaller: rounding, of 1e-16 / δ. On the singular programs
+# of Maros-Meszaros and netlib 1e-6 takes 3 to 40 steps, 1e-5 up to hundreds, and 1e-7 loses digits where M is
+# well scaled (`pytest -m slow tests/laws/test_derivative_damped.py`).
+DAMPING = 1e-6
+# Where the factorised matrix is only near M, rounding in a gradient is amplified by 1 / δ².
+DAMPING_NEARBY = 1e-4
+# Rounds of symmetric equilibration before it is factorised. Each takes a square root off the ratio of row
+# norms; more than five change nothing.
+EQUILIBRATION_ROUNDS = 5
+# Steps of iterative refinement of every solve with it; one leaves errors of 1e-11, two of rounding.
+REFINEMENTS = 2
+# Steps of preconditioned conjugate gradients, at most, and how often they begin, at most, from the residual
+# in extended precision; most programs begin twice.
+CG_ITERATIONS, CG_RESTARTS = 200, 5
+# Steps without halving the best level after which they end: before it counts as solved, and after. Fewer give
+# up on badly scaled programs (QISRAEL with 15); more chase rounding.
+CG_PATIENCE = (50, 10)
+# Entries of M above which it is not factorised: LDL' then takes more than a second.
+DAMPED_ENTRIES = 2_000_000
+# Work of LSQR for method "auto", in multiplications, at most: one to two seconds. One step costs the products
+# with M and M', and of Python as much as STEP_WORK multiplications.
+LSQR_WORK, STEP_WORK = 1e9, 1e6

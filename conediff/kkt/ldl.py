@@ -59,6 +59,36 @@ class PileSolver:
         return solution
 
 
+class SymmetricLDL:
+    """LDL' of one symmetric quasi-definite matrix; immutable.
+
+    Parameters
+    ----------
+    upper : sparse array, shape (N, N)
+        Its upper triangle, with all diagonal entries.
+    """
+
+    def __init__(self, upper: sp.csc_array) -> None:
+        self._lock = threading.Lock()  # QDLDL solves in memory that the solver owns
+        try:
+            self._solver = qdldl.Solver(upper, upper=True)
+        except RuntimeError:  # a pivot is zero
+            self._solver = None
+
+    @property
+    def is_factorised(self) -> bool:
+        """Whether no pivot was zero."""
+        return self._solver is not None
+
+    def solve(self, rhs: Array) -> Array:
+        """Solve for a right-hand side of shape (N,); NaN where there is no factorisation."""
+        if self._solver is None:
+            return np.full(rhs.shape, np.nan)
+        with self._lock:
+            solution: Array = self._solver.solve(rhs)
+        return solution
+
+
 class Solvers:
     """Solvers of one sparsity that are not in use, by the number of programs in their pile."""
 

@@ -14,12 +14,18 @@ class CompiledProblem:
     Parameters
     ----------
     maps : ProblemMaps
+
+    Attributes
+    ----------
+    told : set of str
+        The causes of a `DegeneracyWarning` that the user of the layer has been told.
     """
 
     def __init__(self, maps: ProblemMaps) -> None:
         self.maps = maps
         self.solver = BatchSolver(maps.structure)
         self.observability = MapsObservability(maps)
+        self.told: set[str] = set()
 
     def __reduce__(self) -> tuple[type[CompiledProblem], tuple[Any, ...]]:
         return CompiledProblem, (self.maps,)

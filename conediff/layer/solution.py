@@ -29,7 +29,8 @@ class LayerSolution:
         In the order of the layer's ``variables``; NaN where an element has no solution.
     batch : tuple of int
     info : dict
-        Per element, shape batch: status, iterations, refinements, residual; for the batch: times in seconds.
+        Per element, shape batch: status, iterations, refinements, residual; for the batch: times in seconds,
+        and ``degenerate``, the number of elements at which a derivative asked for so far does not exist.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class LayerSolution:
             key: value.reshape(self.batch) if isinstance(value, np.ndarray) else value
             for key, value in solve_info(result).items()
         }
+        self.info["degenerate"] = 0
         # Certificates of failed elements are not values: they are in `result` and in `cones`.
         solved = result.has_solution[:, None]
         self._x, self._y = np.where(solved, result.x, np.nan), np.where(solved, result.y, np.nan)
@@ -107,7 +109,7 @@ class LayerSolution:
     def _derivative(self) -> BatchDerivative:
         compiled = self._compiled
         return BatchDerivative(
-            compiled.solver, self._data, self.result, self._settings, compiled.observability
+            compiled.solver, self._data, self.result, self._settings, compiled.observability, compiled.told
         )
 
     @property
@@ -147,7 +149,8 @@ class LayerSolution:
         Warns
         -----
         DegeneracyWarning
-            If the solution map is not differentiable; the least-squares answer of least norm is returned.
+            If the solution map is not differentiable; the least-squares answer of least norm is returned. A
+            layer warns once for each cause; `Diagnostics.degenerate` and ``info["degenerate"]`` say more.
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """
@@ -162,6 +165,7 @@ class LayerSolution:
         g, gd = self._data.zeros(), None
         if any(stack is not None and o.kind != "objective" for stack, o in zip(stacks, outputs, strict=True)):
             g = self._derivative.pull(gx, gy, np.zeros_like(gy))
+            self.info["degenerate"] = int(self._derivative.degenerate.sum())
         if gvalue is not None:
             direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
             g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
@@ -206,6 +210,7 @@ class LayerSolution:
         stacks = [self._tangent(k, tangent) for k, tangent in enumerate(tangents)]
         change, dd = self._maps.push_forward(arguments.values, stacks)
         dx, dy, _ = self._derivative.push(change.repeated(len(self._x)))
+        self.info["degenerate"] = int(self._derivative.degenerate.sum())
         dvalue = None
         if self._has_value:
             dvalue = self._maps.value_tangent(self._data, self._d, self._x, self._y, change, dd)

@@ -31,8 +31,8 @@ class Settings:
         Whether Newton's method finishes what SCS began; without it SCS runs to ``tol`` itself.
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         How derivatives are computed: by the reduced system (``"direct"``), by LSQR or LSMR on the derivative
-        of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and LSQR
-        where the reduced system is singular.
+        of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and
+        where the reduced system is singular by preconditioned conjugate gradients on that derivative.
     threads : int, optional
         Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional
