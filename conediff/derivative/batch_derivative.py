@@ -183,7 +183,7 @@ class BatchDerivative:
         self._least_squares |= report.least_squares
         for indices in report.degenerate.values():
             self.degenerate[np.concatenate(indices)] = True
-        report.warn_inaccurate()
+        report.warn_inaccurate(self.index)
         report.warn_degenerate(self._told)
 
     def _taken(self, array: Array) -> Array:

@@ -54,11 +54,17 @@ class Report:
             joined.least_squares |= {k + start: one for k, one in report.least_squares.items()}
         return joined
 
-    def warn_inaccurate(self) -> None:
-        """Warn of inaccurate answers, with the largest residual and its reason."""
+    def warn_inaccurate(self, numbers: NDArray[np.intp]) -> None:
+        """Warn of inaccurate answers, with the largest residual and its reason.
+
+        Parameters
+        ----------
+        numbers : int array, shape (B,)
+            The number of each program in the user's batch, in which some may have no solution.
+        """
         if not self.inaccurate:
             return
-        index = np.sort(np.concatenate([index for index, _, _ in self.inaccurate]))
+        index = numbers[np.sort(np.concatenate([index for index, _, _ in self.inaccurate]))]
         _, residual, reason = max(self.inaccurate, key=lambda one: one[1])
         warn(
             f"the derivative of {_listed(index)} is inaccurate: relative residual {residual:.1e} ({reason}); "

@@ -663,3 +663,26 @@ def test_a_degenerate_element_is_named_as_it_stands_in_the_whole_stack(small_par
 def test_a_factor_is_not_pickled():
     result = solved_in_one_step(1)._batch.result
     assert result.factors and not pickle.loads(pickle.dumps(result)).factors
+
+
+def test_inaccurate_elements_are_named_as_they_stand_in_the_batch(small_parts):
+    """Element 0 is infeasible; element 4 has a redundant constraint: "direct" cannot answer."""
+    program = cd.ConeProgram(np.array([[1.0], [-1.0]]), [1.0, 1.0], [-2.0], {"l": 2}, np.eye(1))
+    A, b = np.tile([1.0, -1.0], (6, 1)), np.ones((6, 2))
+    b[0], A[4] = (-1.0, 0.0), 1.0
+    batch = cd.solve_batch(program, A=A, b=b, method="direct", on_failure="nan")
+    assert list(batch.failed) == [True] + [False] * 5
+    with pytest.warns(cd.AccuracyWarning, match="of element 4 is inaccurate"):
+        batch.derivative().vjp(np.ones((6, 1)), np.tile([1.0, 0.0], (6, 1)))
+
+
+def test_reports_are_numbered_by_the_elements_with_a_solution(small_parts):
+    """The redundant constraint is in the second part, and its report has the position in the whole stack."""
+    program = cd.ConeProgram(np.array([[1.0], [-1.0]]), [1.0, 1.0], [-2.0], {"l": 2}, np.eye(1))
+    A = np.tile([1.0, -1.0], (6, 1))
+    A[4] = 1.0
+    derivative = cd.solve_batch(program, A=A).derivative()
+    with pytest.warns(cd.DegeneracyWarning):
+        derivative.vjp(np.ones((6, 1)), np.tile([1.0, 0.0], (6, 1)))
+    assert set(derivative.diagnostics.reports) == {4}
+    assert list(derivative.diagnostics.degenerate) == [False] * 4 + [True, False]
