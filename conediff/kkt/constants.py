@@ -83,3 +83,6 @@ DAMPED_ENTRIES = 2_000_000
 # Work of LSQR for method "auto", in multiplications, at most: one to two seconds. One step costs the products
 # with M and M', and of Python as much as STEP_WORK multiplications.
 LSQR_WORK, STEP_WORK = 1e9, 1e6
+# But at most this multiple of the largest entry of b and c: iterates that diverge along a certificate of
+# infeasibility have terms of any size that cancel, and are no solutions.
+CANCELLED_LIMIT = 100.0

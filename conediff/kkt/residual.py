@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from conediff.cones import ProductProjection
-from conediff.kkt.constants import CANCELLED_SHARE, NEGLIGIBLE_ROW, RESIDUAL_FLOOR
+from conediff.kkt.constants import CANCELLED_LIMIT, CANCELLED_SHARE, NEGLIGIBLE_ROW, RESIDUAL_FLOOR
 from conediff.program import Array, ConeData, Structure
 
 
@@ -85,6 +85,7 @@ class Residual:
         self.A, self.At = structure.A.products(data.A)
         # Sizes of the terms that do not depend on the point, and factors for those that do.
         self._of_A, self._of_P = CANCELLED_SHARE * _largest(data.A), CANCELLED_SHARE * _largest(data.P)
+        self._most = CANCELLED_LIMIT * np.maximum(_largest(data.b), _largest(data.c))
         self._of_c = np.maximum(_largest(data.c), RESIDUAL_FLOOR)
         self._of_b = np.maximum(np.abs(data.b), np.clip(_largest(data.b), RESIDUAL_FLOOR, 1.0))
 
@@ -94,14 +95,15 @@ class Residual:
         y = projection.point
         Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
         of_x, of_y = _largest(x), _largest(y)
+        terms1 = np.maximum(self._of_P * of_x, self._of_A * of_y)
         return Evaluation(
             x=x,
             v=v,
             projection=projection,
             r1=Px + Aty + self.data.c,
             r2=Ax + s - self.data.b,
-            scale1=_scale(_largest(Px), _largest(Aty), self._of_c, self._of_P * of_x, self._of_A * of_y),
-            scale2=_scale(_largest(Ax), self._of_b, self._of_A * of_x),
+            scale1=_scale(_largest(Px), _largest(Aty), self._of_c, np.minimum(terms1, self._most)),
+            scale2=_scale(_largest(Ax), self._of_b, np.minimum(self._of_A * of_x, self._most)),
         )
 
     def by_rows(self, x: Array, y: Array, s: Array) -> Array:

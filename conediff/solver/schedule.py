@@ -41,12 +41,15 @@ class Stage:
         SCS's settings.
     user_first : bool
         Whether settings of the user take precedence over these.
+    is_cold : bool
+        Whether SCS begins anew, not from the best point so far.
     """
 
     in_piles: bool
     newton: NewtonMethod | None
     scs: Mapping[str, Any] = field(default_factory=dict)
     user_first: bool = True
+    is_cold: bool = False
 
     def settings(self, of_user: Mapping[str, Any]) -> dict[str, Any]:
         """Return SCS's settings for this stage."""
@@ -58,11 +61,14 @@ def _tolerance(eps: float) -> dict[str, float]:
 
 
 _CERTIFY = {"eps_infeas": 1e-9}
+# 25 iterations find the active constraints of most programs.
+_FIRST = {**_tolerance(1e-2), "max_iters": 25, "acceleration_lookback": 0}
 STAGES = (
-    # Most programs are solved here: 25 iterations find the active constraints.
-    Stage(True, full_newton, {**_tolerance(1e-2), "max_iters": 25, "acceleration_lookback": 0}),
+    Stage(True, full_newton, _FIRST),
     Stage(True, full_newton, {**_tolerance(1e-3), "max_iters": 200}),
     Stage(True, full_newton, {**_tolerance(1e-5), "max_iters": 1000, "scale": 1.0}),
+    # As the first stage, alone: a pile's iterations may have led this program astray.
+    Stage(False, full_newton, _FIRST, is_cold=True),
     Stage(False, damped_newton, {**_tolerance(1e-6), **_CERTIFY}),
     Stage(False, damped_newton, {**_tolerance(1e-9), **_CERTIFY, "max_iters": 10_000}, user_first=False),
     # Anderson acceleration now and then prevents convergence.
@@ -116,7 +122,7 @@ class SolveSchedule:
         elif self.start is not None:
             self._refine_from_start(self.start)
         for stage in stages:
-            if self.active.size:
+            if self.active.size and not (stage.is_cold and self.data.count == 1):
                 self._run_stage(stage)
         left = self.active
         self.result.status[left] = np.where(self.result.residual[left] <= INACCURATE, "inaccurate", "failed")
@@ -159,10 +165,10 @@ class SolveSchedule:
         if not data.is_finite:  # the maps of a layer may overflow; SCS does not check
             return None
         settings = stage.settings(self.settings.scs)
-        if stage.in_piles and "scale" not in settings:
-            settings["scale"] = _scale(data, best)
+        if (stage.in_piles or stage.is_cold) and "scale" not in settings:
+            settings["scale"] = _scale(data, None if stage.is_cold else best)
         try:
-            start = best if np.isfinite(best.x).all() else None
+            start = best if np.isfinite(best.x).all() and not stage.is_cold else None
             return self.piles.of(index.size).solve(data, settings, start)
         except SCSRefusal:
             return None
@@ -213,7 +219,7 @@ class SolveSchedule:
         r.status[one], r.residual[one] = raw.status, np.inf
 
 
-def _scale(data: ConeData, best: Point) -> float:
+def _scale(data: ConeData, best: Point | None) -> float:
     """Return SCS's `scale` for these programs: about |y| / |s|, as far as they are known.
 
     Without a point it is guessed from the data: s is of the size of b, y of that of c, or of P x where A x is
@@ -221,6 +227,8 @@ def _scale(data: ConeData, best: Point) -> float:
     """
     P, A, b, c = (float(np.abs(part).max(initial=0.0)) for part in (data.P, data.A, data.b, data.c))
     guess = _power_of_two((c / b if b else 0.0) + (P / A if A else 0.0))
+    if best is None:
+        return guess
     y, s = np.linalg.norm(best.y), np.linalg.norm(best.s)
     if np.isfinite(y) and s > 0:
         return _power_of_two(min(max(float(y / s), guess / SCALE_STEP), guess * SCALE_STEP))

@@ -686,3 +686,14 @@ def test_reports_are_numbered_by_the_elements_with_a_solution(small_parts):
         derivative.vjp(np.ones((6, 1)), np.tile([1.0, 0.0], (6, 1)))
     assert set(derivative.diagnostics.reports) == {4}
     assert list(derivative.diagnostics.degenerate) == [False] * 4 + [True, False]
+
+
+def test_a_pile_does_not_lead_its_elements_astray():
+    """Minimise c x - log x over twelve decades in one pile: each element is solved as it is alone."""
+    x, c = cp.Variable(), cp.Parameter(pos=True)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(c * x - cp.log(x))), [c], [x])
+    for count in (20, 50, 64):
+        values = np.logspace(-6, 6, count)
+        solution = layer.solve(values)
+        np.testing.assert_allclose(solution.values[0] * values, 1, atol=1e-7)
+        np.testing.assert_allclose(solution.vjp(np.ones(count))[0] * values**2, -1, atol=1e-6)
