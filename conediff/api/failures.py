@@ -52,10 +52,13 @@ def handle_failures(
     inaccurate = np.flatnonzero(loose | (result.status == "inaccurate"))
     if inaccurate.size:
         worst = result.residual[inaccurate].max()
+        if result.out_of_time[inaccurate].any():
+            advice = f"see .info; {_time_limit(settings)} was reached"
+        else:
+            advice = "see .info, scale the problem, or allow more iterations (max_iters)"
         warn(
             f"{inaccurate.size} of {len(result.x)} solutions are less accurate than tol={settings.tol:g}: "
-            f"relative KKT residual up to {worst:.1e}; see .info, scale the problem, or allow more "
-            "iterations (max_iters)",
+            f"relative KKT residual up to {worst:.1e}; {advice}",
             AccuracyWarning,
         )
     failed = np.flatnonzero(~result.has_solution)
@@ -65,23 +68,32 @@ def handle_failures(
         if answer not in ("raise", "nan", "zero_grad"):
             raise ValueError(f"on_failure must answer 'raise', 'nan' or 'zero_grad', not {answer!r}")
     if failed.size and answer == "raise":
-        raise _solver_error(result, failed, shape or (len(result.x),), solutions)
+        limit = _time_limit(settings) if result.out_of_time[failed].any() else ""
+        raise _solver_error(result, failed, shape or (len(result.x),), solutions, limit)
     result.failed_cotangent = 0.0 if answer == "zero_grad" else np.nan
 
 
+def _time_limit(settings: Settings) -> str:
+    return f"the time limit of {settings.time_limit_secs:g} s (time_limit_secs)"
+
+
 def _solver_error(
-    result: SolveResult, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any
+    result: SolveResult, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any, limit: str
 ) -> SolverError:
+    """Return the error; ``limit`` names the time limit if it was reached."""
     indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
     statuses = tuple(str(status) for status in result.status[failed])
     if len(result.x) == 1 and shape in ((), (1,)):
         what, its = _MEANINGS.get(statuses[0], f"the problem is {statuses[0]}"), "its"
+        if limit:
+            what = f"{limit} was reached before an accurate solution was found"
     else:
         its = "their"
         names = [index[0] if len(index) == 1 else index for index in indices]
         listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
         what = f"{len(failed)} of {len(result.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
+        what += f"; {limit} was reached" if limit else ""
     return SolverError(
         f"{what}. What was found, certificates included, is in .solutions of this error; with "
         "on_failure='nan' or 'zero_grad' (in a layer's solver_args; a keyword of solve) there is no error, "

@@ -30,7 +30,9 @@ class Solution:
     status : str
         solved, inaccurate, infeasible, unbounded or failed.
     info : dict
-        iterations, refinements, residual, setup_time, solve_time, refine_time (seconds).
+        iterations, refinements, residual, solver, setup_time, solve_time, refine_time (seconds). ``solver``
+        says whose point was refined, or whose certificate this is: "scs" or "clarabel"; "start" where it is
+        the warm start, and "" where there is no point.
     """
 
     def __init__(self, batch: SolvedBatch, index: int) -> None:
@@ -82,8 +84,8 @@ class Solutions:
     x, y, s : arrays, shape (B, n), (B, m), (B, m)
     status : array of str, shape (B,)
     info : dict
-        Per element: status, iterations, refinements, residual; for the batch: setup_time, solve_time and
-        refine_time, in seconds.
+        Per element: status, iterations, refinements, residual, solver (see `Solution`); for the batch:
+        setup_time, solve_time and refine_time, in seconds.
     """
 
     def __init__(self, batch: SolvedBatch) -> None:
@@ -146,6 +148,7 @@ def solve_info(result: SolveResult) -> dict[str, Any]:
         "iterations": result.iterations.copy(),
         "refinements": result.refinements.copy(),
         "residual": result.residual.copy(),
+        "solver": result.solver.copy(),
         "setup_time": result.setup_time,
         "solve_time": result.solve_time,
         "refine_time": result.refine_time,

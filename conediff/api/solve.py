@@ -26,9 +26,10 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     warm_start : Solution or tuple of arrays (x, y, s), optional
         Where to begin; where Newton's method converges from there, SCS is not called.
     **settings
-        ``tol`` (1e-10), ``refine`` (True), ``method``, ``threads``, ``executor``, ``on_failure`` ("raise" or
-        "nan") and all settings of SCS (``eps``, ``eps_abs``, ``eps_rel``, ``max_iters``,
-        ``time_limit_secs``, ...).
+        ``tol`` (1e-10), ``refine`` (True), ``solver`` ("scs" or "clarabel", which then comes first),
+        ``time_limit_secs`` (for the whole call), ``method``, ``threads``, ``executor``, ``on_failure``
+        ("raise" or "nan"), all settings of SCS (``eps``, ``eps_abs``, ``eps_rel``, ``max_iters``, ...) and
+        tolerances of Clarabel (``tol_gap_abs``, ``tol_gap_rel``, ``tol_feas``, ...).
 
     Returns
     -------

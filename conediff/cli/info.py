@@ -18,7 +18,7 @@ import conediff
 from conediff.parallel.threads import default_threads
 
 # Packages that conediff needs, and packages that its extras install.
-REQUIRED = ("numpy", "scipy", "cvxpy", "scs", "qdldl", "threadpoolctl")
+REQUIRED = ("numpy", "scipy", "cvxpy", "scs", "clarabel", "qdldl", "threadpoolctl")
 OPTIONAL = ("torch", "tensorflow", "keras", "matplotlib", "scikit-learn", "tqdm")
 
 

@@ -38,10 +38,17 @@ def read_settings(given: Mapping[str, Any], jobs: int) -> dict[str, Any]:
     """
     solver = given.get("solve_method", "SCS")
     if solver not in _SOLVERS:
-        raise ValueError(f"unknown solve_method {solver!r}; SCS, ECOS and Clarabel are accepted, SCS is used")
+        raise ValueError(
+            f"unknown solve_method {solver!r}; SCS, ECOS and Clarabel are accepted, and SCS is used for ECOS"
+        )
     passed = {name: value for name, value in given.items() if name not in _TOLERANCES | _WITHOUT_EFFECT}
     if solver not in ("SCS", None):
         passed.pop("max_iters", None)  # a limit for an interior-point method, too small for SCS
+    if solver in ("Clarabel", "CLARABEL"):
+        passed["solver"] = "clarabel"
+        limits = [given[name] for name in ("max_iter", "max_iters") if name in given]
+        if limits:
+            passed["max_iter"] = limits[0]
     if asked := [given[name] for name in given.keys() & _TOLERANCES]:
         tol = min(asked)
         if passed.get("refine", True):

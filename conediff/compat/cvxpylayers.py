@@ -13,12 +13,13 @@ from conediff.compat.constants import (
     SCS_BUILDS,
 )
 from conediff.errors import ConediffWarning, warn
+from conediff.solver.clarabel_settings import CLARABEL_TOLERANCES
 
-# Values of ``solve_method`` that mean SCS.
-_SAME_SOLVER = (None, "SCS", "DIFFCP")
+# Values of ``solve_method``, in capitals, and the solver of conediff that they mean.
+_SOLVERS = {"SCS": "scs", "DIFFCP": "scs", "CLARABEL": "clarabel"}
 _JOBS = ("n_jobs_forward", "n_jobs_backward")
 # Settings that are removed: they choose or tune a build of SCS, or are tolerances of other solvers.
-_WITHOUT_EFFECT = SCS_BUILDS | {"cg_rate"} | OTHER_TOLERANCES | INACCURATE_TOLERANCES
+_WITHOUT_EFFECT = (SCS_BUILDS | {"cg_rate"} | OTHER_TOLERANCES | INACCURATE_TOLERANCES) - CLARABEL_TOLERANCES
 # Names that `translate_arguments` replaces or removes.
 FOREIGN = frozenset({"solve_method", "mode", *_JOBS}) | _WITHOUT_EFFECT
 
@@ -30,9 +31,10 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return solver arguments with conediff's names and values.
 
     ``mode`` becomes ``method``; the larger of ``n_jobs_forward`` and ``n_jobs_backward`` becomes ``threads``.
-    ``solve_method`` is removed, with a warning if it is not SCS. Settings that only other solvers have are
-    removed. Iteration limits are removed if another solver is named, because they are too small for SCS;
-    otherwise ``max_iter`` stays, and is refused later as a misspelt ``max_iters``.
+    ``solve_method`` becomes ``solver``, or is removed, with a warning, if it is neither SCS nor Clarabel.
+    Settings that only other solvers have are removed. With Clarabel, ``max_iters`` becomes ``max_iter``;
+    with another solver, iteration limits are removed, because they are too small for SCS; otherwise
+    ``max_iter`` stays, and is refused later as a misspelt ``max_iters``.
 
     Raises
     ------
@@ -46,9 +48,13 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not FOREIGN.intersection(arguments):
         return dict(arguments)
     result = {name: value for name, value in arguments.items() if name not in FOREIGN}
-    solver = arguments.get("solve_method")
-    check_solver(solver)
-    if str(solver).upper() not in map(str, _SAME_SOLVER):
+    named = arguments.get("solve_method")
+    solver = read_solver(named)
+    if solver is not None:
+        result.setdefault("solver", solver)
+    if solver == "clarabel" and "max_iters" in result:
+        result.setdefault("max_iter", result.pop("max_iters"))
+    if solver is None and named is not None:
         result = {name: value for name, value in result.items() if name not in ITERATION_LIMITS}
     if "mode" in arguments:
         mode = arguments["mode"]
@@ -67,8 +73,8 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def check_solver(solver: Any) -> None:
-    """Warn, once per name, if the solver is not SCS: it is not used.
+def read_solver(solver: Any) -> str | None:
+    """Return conediff's name of a solver; None, with a warning once per name, if conediff does not use it.
 
     Raises
     ------
@@ -77,14 +83,18 @@ def check_solver(solver: Any) -> None:
     """
     if solver is not None and not isinstance(solver, str):
         raise TypeError(
-            f"the solver must be a name, got {solver!r}; conediff solves with SCS and does not accept "
-            "solver objects"
+            f"the solver must be a name, got {solver!r}; conediff solves with SCS and Clarabel and does not "
+            "accept solver objects"
         )
-    if solver is not None and solver.upper() not in _SAME_SOLVER:
+    if solver is None:
+        return None
+    known = _SOLVERS.get(solver.upper())
+    if known is None:
         _warn_once(
-            f"the solver {solver!r} is not used: conediff solves with SCS and refines the solution to a "
-            "relative residual of 1e-10"
+            f"the solver {solver!r} is not used: conediff solves with SCS and Clarabel, and refines the "
+            "solution to a relative residual of 1e-10"
         )
+    return known
 
 
 def read_constructor_arguments(
@@ -111,7 +121,7 @@ def read_constructor_arguments(
         raise TypeError(
             "custom_method is not supported: conediff solves and differentiates by its own methods"
         )
-    check_solver(solver)
+    read_solver(solver)
     if solver is not None:
         solver_args = {"solve_method": solver, **(solver_args or {})}
     if verbose:

@@ -45,7 +45,7 @@ def solve_and_derivative(
         "lsqr" solves the reduced system directly, or if it is singular a least-squares problem by a
         factorisation; both give LSQR's answer.
     solve_method : {"SCS", "ECOS", "Clarabel"}, optional
-        Has no effect: SCS solves, and Newton's method refines the solution.
+        Which solver comes first; Newton's method refines the solution. ECOS means SCS.
     P : sparse matrix or array, shape (n, n), optional
         Quadratic term of the objective x'Px / 2 + c'x: its upper triangle, or the whole symmetric matrix.
     **kwargs

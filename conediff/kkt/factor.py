@@ -199,6 +199,10 @@ class KKTFactor:
 
 
 def _norm(stack: Array) -> Array:
-    """2-norms of a stack of vectors."""
-    norms: Array = np.linalg.norm(stack, axis=1)
+    """2-norms of a stack of vectors, without overflow of the squares."""
+    largest = np.abs(stack).max(axis=1, initial=0.0)
+    # By a power of two, which changes no digit.
+    ordinary = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
+    size = np.exp2(np.floor(np.log2(ordinary)))
+    norms: Array = np.linalg.norm(stack / size[:, None], axis=1) * size
     return norms

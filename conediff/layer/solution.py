@@ -29,8 +29,9 @@ class LayerSolution:
         In the order of the layer's ``variables``; NaN where an element has no solution.
     batch : tuple of int
     info : dict
-        Per element, shape batch: status, iterations, refinements, residual; for the batch: times in seconds,
-        and ``degenerate``, the number of elements at which a derivative asked for so far does not exist.
+        Per element, shape batch: status, iterations, refinements, residual and solver (whose point was
+        refined: "scs", "clarabel", or "start" for a warm start); for the batch: times in seconds, and
+        ``degenerate``, the number of elements at which a derivative asked for so far does not exist.
     """
 
     def __init__(

@@ -78,6 +78,7 @@ class BatchSolver:
         """
         if data.count == 0:
             return SolveResult.empty(0, self.structure)
+        settings = settings.begun()
         parts = self.parts(data.count, settings, [data.P, data.A, data.b, data.c, *(start or ())])
         inner = settings
         if settings.executor is not None:

@@ -12,6 +12,22 @@ PILE_COUNT = 64
 # are kept only below the first number.
 QDLDL_NONZEROS, QDLDL_NONZEROS_PER_ROW = 200_000, 10
 
+# Operations of one factorisation in Clarabel, from its PSD cones, above which Clarabel comes last. 5e9 are
+# one dense PSD cone of order 69, and take about a second.
+CLARABEL_WORK = 5e9
+# Entries of a PSD cone that Clarabel's chordal decomposition fills in for each that the data have.
+CLARABEL_FILL = 4
+# Rows of half-lines are divided by b before Clarabel where b is more than this many times the row of A.
+DISTANT_BOUND = 1e6
+# Products of cones whose transformations for Clarabel are kept.
+CLARABEL_CACHED_CONES = 32
+# Bounds of a box of this size and more are infinite, as in SCS (its MAX_BOX_VAL).
+INFINITE_BOUND = 1e15
+# A certificate of infeasibility or unboundedness holds up to the first residual relative to its own terms,
+# and up to the second relative to b'y or c'x: it then excludes all points whose entries add up to less than
+# 1e6, at data of about one. SCS's default (eps_infeas) is 1e-7, Clarabel's 1e-8, each in its own scaling.
+CERTIFICATE, CERTIFICATE_GAIN = 1e-7, 1e-6
+
 # Entries of K in a stack below which it is not cut into parts, and in one part, at most: 196,608 entries are
 # 1.5 MB, which stay in cache. In smaller parts threads wait for each other, because NumPy takes the
 # interpreter lock between any two operations.

@@ -15,6 +15,8 @@ method.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,8 +42,8 @@ from conediff.solver.constants import (
     FULL_REDUCTION,
 )
 
-# `full_newton` or `damped_newton`: of a system, data, a point to begin from and a tolerance.
-NewtonMethod = Callable[[KKTSystem, ConeData, Point, float], "NewtonResult"]
+# `full_newton` or `damped_newton`: of a system, data, a point to begin from, a tolerance and a deadline.
+NewtonMethod = Callable[[KKTSystem, ConeData, Point, float, float], "NewtonResult"]
 
 
 @dataclass
@@ -128,7 +130,14 @@ class StepRule(Protocol):
         """Take one step; ``best`` is the least residual so far."""
 
 
-def newton(system: KKTSystem, data: ConeData, start: Point, tol: float, rule: StepRule) -> NewtonResult:
+def newton(
+    system: KKTSystem,
+    data: ConeData,
+    start: Point,
+    tol: float,
+    rule: StepRule,
+    deadline: float = math.inf,
+) -> NewtonResult:
     """Take Newton steps until the residual of every program is at most ``tol``, or the rule stops it.
 
     Parameters
@@ -139,14 +148,24 @@ def newton(system: KKTSystem, data: ConeData, start: Point, tol: float, rule: St
     tol : float
         Relative KKT residual.
     rule : StepRule
+    deadline : float
+        `time.time` after which no step begins.
     """
+    # Where numbers overflow the residual is infinite, and the step is refused.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _iterate(system, data, start, tol, rule, deadline)
+
+
+def _iterate(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, rule: StepRule, deadline: float
+) -> NewtonResult:
     R = Residual(system.pattern.structure, data)
     here = R(start.x, start.y - start.s, start.y)
     result = NewtonResult.at(here)
     active, state = np.arange(len(start.x)), rule.begin(len(start.x))
     for _ in range(rule.max_steps):
         going = rule.may_continue(state) & (result.residual[active] > tol) & np.isfinite(here.relative)
-        if not going.any():
+        if not going.any() or time.time() >= deadline:
             break
         if not going.all():
             active, state = active[going], state[going]
@@ -164,17 +183,27 @@ def newton(system: KKTSystem, data: ConeData, start: Point, tol: float, rule: St
 
 
 def full_newton(
-    system: KKTSystem, data: ConeData, start: Point, tol: float, max_steps: int = FULL_MAX_STEPS
+    system: KKTSystem,
+    data: ConeData,
+    start: Point,
+    tol: float,
+    deadline: float = math.inf,
+    max_steps: int = FULL_MAX_STEPS,
 ) -> NewtonResult:
     """Take full Newton steps, and return the best point on the way; see `newton`."""
-    return newton(system, data, start, tol, FullSteps(max_steps))
+    return newton(system, data, start, tol, FullSteps(max_steps), deadline)
 
 
 def damped_newton(
-    system: KKTSystem, data: ConeData, start: Point, tol: float, max_steps: int = DAMPED_MAX_STEPS
+    system: KKTSystem,
+    data: ConeData,
+    start: Point,
+    tol: float,
+    deadline: float = math.inf,
+    max_steps: int = DAMPED_MAX_STEPS,
 ) -> NewtonResult:
     """Take damped Newton steps, each of which decreases the residual; see `newton`."""
-    return newton(system, data, start, tol, DampedSteps(max_steps))
+    return newton(system, data, start, tol, DampedSteps(max_steps), deadline)
 
 
 @dataclass(frozen=True)

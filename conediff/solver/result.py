@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from conediff.kkt.factor import KKTFactor
 from conediff.program import Array, Point, Structure
 
+# Arrays with one entry or row for each program.
+_PER_PROGRAM = ("x", "y", "s", "status", "residual", "iterations", "refinements", "solver", "out_of_time")
+
 
 @dataclass
 class SolveResult:
@@ -25,9 +28,14 @@ class SolveResult:
     residual : array, shape (B,)
         Relative KKT residual.
     iterations, refinements : int arrays, shape (B,)
-        SCS's iterations (of the whole pile) and Newton steps.
+        Iterations of SCS (of the whole pile) and Clarabel, and Newton steps.
+    solver : array of str, shape (B,)
+        Whose point was refined, or whose certificate this is: "scs" or "clarabel"; "start" where it is the
+        start, and empty where there is no point.
+    out_of_time : bool array, shape (B,)
+        Whether the time limit ended the solve.
     setup_time, solve_time, refine_time : float
-        Seconds of SCS's set-up, of SCS and of Newton's method, for the whole stack.
+        Seconds of set-up and iterations of SCS and Clarabel, and of Newton's method, for the whole stack.
     started_warm : bool
         Whether there was a point to begin from.
     factors : list of KKTFactor or None
@@ -43,6 +51,8 @@ class SolveResult:
     residual: Array
     iterations: NDArray[np.intp]
     refinements: NDArray[np.intp]
+    solver: NDArray[np.str_]
+    out_of_time: NDArray[np.bool_]
     setup_time: float = 0.0
     solve_time: float = 0.0
     refine_time: float = 0.0
@@ -62,6 +72,8 @@ class SolveResult:
             residual=np.full(count, np.inf),
             iterations=np.zeros(count, dtype=np.intp),
             refinements=np.zeros(count, dtype=np.intp),
+            solver=np.full(count, "", dtype="<U8"),
+            out_of_time=np.zeros(count, dtype=bool),
         )
 
     @classmethod
@@ -102,7 +114,7 @@ class SolveResult:
     def take(self, index: NDArray[np.intp]) -> SolveResult:
         """Return the solutions of the programs at these positions; times are those of the whole stack."""
         taken = replace(self, factors=[])
-        for name in ("x", "y", "s", "status", "residual", "iterations", "refinements"):
+        for name in _PER_PROGRAM:
             setattr(taken, name, getattr(self, name)[index])
         return taken
 
@@ -118,6 +130,9 @@ class SolveResult:
         self.factors = []
         for name in ("x", "y", "s", "status", "residual"):
             getattr(self, name)[index[good]] = getattr(again, name)[good]
+        began_here = again.solver == "start"
+        self.solver[index[good]] = np.where(began_here, self.solver[index], again.solver)[good]
+        self.out_of_time[index] = again.out_of_time
         self.iterations[index] += again.iterations
         self.refinements[index] += again.refinements
         for name in ("setup_time", "solve_time", "refine_time"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,15 @@ from numpy.typing import NDArray
 
 from conediff.parallel.interrupts import restore_interrupt_handler
 from conediff.program import Array, ConeData, Pattern, Point, Structure
-from conediff.solver.constants import PILE_COUNT, PILE_ROWS, QDLDL_NONZEROS, QDLDL_NONZEROS_PER_ROW
+from conediff.solver.constants import (
+    PILE_COUNT,
+    PILE_ROWS,
+    QDLDL_NONZEROS,
+    QDLDL_NONZEROS_PER_ROW,
+    SCALE_RANGE,
+    SCALE_STEP,
+)
+from conediff.solver.raw import RawSolution
 
 # All statuses of SCS (its header glbopts.h). An inaccurate certificate (-6, -7) is not a certificate: the
 # point is refined like any other. -5 means that the user interrupted SCS.
@@ -41,39 +48,6 @@ _REFUSED = "ScsWork allocation error!"
 
 class SCSRefusal(Exception):
     """SCS cannot set up these data."""
-
-
-@dataclass(frozen=True)
-class RawSolution:
-    """What SCS returned for a stack of programs.
-
-    Attributes
-    ----------
-    x, y, s : arrays, shape (B, n), (B, m), (B, m)
-        NaN where SCS has none; for an infeasible program y is a certificate (A'y = 0, b'y = -1), for an
-        unbounded one x and s are (c'x = -1).
-    status : str
-        Of the pile as a whole: solved, inaccurate, infeasible, unbounded or failed.
-    iterations : int
-    setup_time, solve_time : float
-        Seconds.
-    residuals : tuple of float
-        SCS's own primal residual, dual residual and gap.
-    """
-
-    x: Array
-    y: Array
-    s: Array
-    status: str
-    iterations: int
-    setup_time: float
-    solve_time: float
-    residuals: tuple[float, float, float]
-
-    @property
-    def finite(self) -> bool:
-        """Whether there is a point at all."""
-        return bool(np.isfinite(self.x).all() and np.isfinite(self.y).all() and np.isfinite(self.s).all())
 
 
 class Pile:
@@ -254,6 +228,28 @@ class Piles:
             return 1
         rows = max(1, self.structure.n + self.structure.m)
         return max(1, min(PILE_COUNT, PILE_ROWS // rows, total))
+
+
+def scale_for(data: ConeData, best: Point | None) -> float:
+    """Return SCS's `scale` for these programs: about |y| / |s|, as far as they are known.
+
+    Without a point it is guessed from the data: s is of the size of b, y of that of c, or of P x where A x is
+    b.
+    """
+    P, A, b, c = (float(np.abs(part).max(initial=0.0)) for part in (data.P, data.A, data.b, data.c))
+    guess = _power_of_two((c / b if b else 0.0) + (P / A if A else 0.0))
+    if best is None:
+        return guess
+    y, s = np.linalg.norm(best.y), np.linalg.norm(best.s)
+    if np.isfinite(y) and s > 0:
+        return _power_of_two(min(max(float(y / s), guess / SCALE_STEP), guess * SCALE_STEP))
+    return guess
+
+
+def _power_of_two(scale: float) -> float:
+    """Return the nearest power of two within SCALE_RANGE."""
+    low, high = SCALE_RANGE
+    return float(np.exp2(np.round(np.log2(min(max(scale, low), high)))))
 
 
 def _spread(array: Array, count: int) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from copy import deepcopy
@@ -13,22 +15,26 @@ from typing import Any
 import numpy as np
 
 from conediff.errors import ConediffWarning, warn
-from conediff.solver.scs_settings import SCS_SETTINGS, checked_settings
+from conediff.solver.clarabel_settings import CLARABEL_SETTINGS, checked_clarabel_settings
+from conediff.solver.scs_settings import SCS_SETTINGS, checked_number, checked_settings
 
+SOLVERS = ("scs", "clarabel")
 METHODS = ("auto", "direct", "lsqr", "lsmr", "dense")
 ON_FAILURE = ("raise", "nan", "zero_grad")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a solve, ours and SCS's.
+    """Settings of a solve: ours, SCS's and Clarabel's.
 
     Attributes
     ----------
     tol : float
         Relative KKT residual that refinement aims at.
     refine : bool
-        Whether Newton's method finishes what SCS began; without it SCS runs to ``tol`` itself.
+        Whether Newton's method finishes what the solver began; without it the solver runs to ``tol`` itself.
+    solver : {"scs", "clarabel"}
+        Which solver comes first. What it and Newton's method do not solve, the other one gets.
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         How derivatives are computed: by the reduced system (``"direct"``), by LSQR or LSMR on the derivative
         of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and
@@ -45,19 +51,29 @@ class Settings:
         Where to begin: a solution of a program of the same structure and batch, or True for a layer's last.
     validate : bool
         Whether a layer checks its parameters' declared attributes.
-    scs : mapping
-        Passed through to SCS.
+    time_limit_secs : float, optional
+        Seconds for a whole call, all stages of the solve schedule and all elements together; None or 0 is no
+        limit. It is looked at between runs of the solvers, within them, and between Newton steps: a single
+        factorisation is not interrupted.
+    scs, clarabel : mapping
+        Passed through to SCS and Clarabel.
+    deadline : float
+        `time.time` at which the time limit ends, inf without one; set by `begun`. Not a user's setting.
     """
 
     tol: float = 1e-10
     refine: bool = True
+    solver: str = "scs"
     method: str = "auto"
     threads: int | None = None
     executor: Executor | None = None
     on_failure: str | Callable[..., Any] = "raise"
     warm_start: Any = None
     validate: bool = True
+    time_limit_secs: float | None = None
     scs: Mapping[str, Any] = field(default_factory=dict)
+    clarabel: Mapping[str, Any] = field(default_factory=dict)
+    deadline: float = math.inf
 
     def __post_init__(self) -> None:
         if not (isinstance(self.tol, Real) and 0 < self.tol < 1):
@@ -65,6 +81,12 @@ class Settings:
         for name in ("refine", "validate"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.solver not in SOLVERS:
+            raise ValueError(
+                f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {self.solver!r:.80}"
+            )
+        if self.time_limit_secs is not None and self.time_limit_secs != 0:
+            checked_number("time_limit_secs", self.time_limit_secs, 0, math.inf, float)
         if self.method not in METHODS:
             raise ValueError(f"unknown method {self.method!r}; choose one of {', '.join(METHODS)}")
         if self.threads is not None and (not isinstance(self.threads, Integral) or self.threads < 1):
@@ -87,8 +109,14 @@ class Settings:
         """Pickle all but the executor."""
         return without_executor(self.__dict__)
 
+    def begun(self) -> Settings:
+        """Return settings whose time limit runs from now, unless it runs already."""
+        if not self.time_limit_secs or self.deadline < math.inf:
+            return self
+        return replace(self, deadline=time.time() + self.time_limit_secs)
+
     def updated(self, changes: Mapping[str, Any], translated: Collection[str] = ()) -> Settings:
-        """Return these settings with some replaced; names that are not conediff's are SCS's.
+        """Return these settings with some replaced; names that are not conediff's are the solvers'.
 
         Parameters
         ----------
@@ -99,14 +127,17 @@ class Settings:
         Raises
         ------
         TypeError
-            If a name is neither ours nor SCS's; the message lists all.
+            If a name is neither ours nor a solver's; the message lists all. ``max_iter`` is Clarabel's, and
+            taken for a misspelt ``max_iters`` where Clarabel does not come first.
         ValueError
             If a value is out of range.
         """
-        ours = {f.name for f in fields(self)} - {"scs"}
-        unknown = sorted(set(changes) - ours - SCS_SETTINGS - {"eps"})
+        ours = {f.name for f in fields(self)} - {"scs", "clarabel", "deadline"}
+        names = ours | SCS_SETTINGS | CLARABEL_SETTINGS | {"eps"}
+        if changes.get("solver", self.solver) != "clarabel":
+            names -= {"max_iter"}
+        unknown = sorted(set(changes) - names, key=str)
         if unknown:
-            names = ours | SCS_SETTINGS | {"eps"}
             near = get_close_matches(str(unknown[0]), names, n=1)
             guess = f"; did you mean {near[0]!r}?" if near else ";"
             known = ", ".join(sorted(names))
@@ -114,8 +145,14 @@ class Settings:
                 known += f"; and those of cvxpylayers: {', '.join(sorted(translated))}"
             raise TypeError(f"unknown solver argument {unknown[0]!r}{guess} the known ones are: {known}")
         mine = {name: value for name, value in changes.items() if name in ours}
-        theirs = checked_settings({name: value for name, value in changes.items() if name not in ours})
-        return replace(self, **mine, scs={**self.scs, **theirs})
+        of_clarabel = checked_clarabel_settings(
+            {name: value for name, value in changes.items() if name in CLARABEL_SETTINGS}
+        )
+        of_scs = checked_settings(
+            {name: value for name, value in changes.items() if name not in ours | CLARABEL_SETTINGS}
+        )
+        scs, clarabel = {**self.scs, **of_scs}, {**self.clarabel, **of_clarabel}
+        return replace(self, **mine, scs=scs, clarabel=clarabel)
 
 
 def without_executor(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,11 @@ def test_the_example():
 
 def test_info():
     info = cd.solve(P).info
-    assert set(info) == {"iterations", "refinements", "residual", "setup_time", "solve_time", "refine_time"}
+    times = {"setup_time", "solve_time", "refine_time"}
+    assert set(info) == {"iterations", "refinements", "residual", "solver"} | times
     assert info["iterations"] > 0 and info["refinements"] > 0 and 0 <= info["residual"] <= 1e-10
-    assert all(isinstance(value, (int, float)) for value in info.values())
+    assert all(isinstance(value, (int, float)) for name, value in info.items() if name != "solver")
+    assert info["solver"] == "scs"
     batch = cd.solve_batch([P, P]).info
     assert batch["residual"].shape == (2,) and list(batch["status"]) == ["solved"] * 2
 

@@ -48,6 +48,15 @@ def settings(**arguments):
         ({"n_jobs_forward": -1, "n_jobs_backward": 3}, {"threads": None}),
         ({"n_jobs_forward": 4, "threads": 2}, {"threads": 2}),
         ({"solve_method": "SCS", "max_iters": 77}, {"scs": {"max_iters": 77}}),
+        ({"solve_method": "Clarabel"}, {"solver": "clarabel"}),
+        ({"solve_method": "CLARABEL", "max_iter": 20}, {"solver": "clarabel", "clarabel": {"max_iter": 20}}),
+        ({"solve_method": "CLARABEL", "max_iters": 20}, {"solver": "clarabel", "clarabel": {"max_iter": 20}}),
+        (
+            {"solve_method": "Clarabel", "tol_gap_abs": 1e-9, "abstol": 1e-3},
+            {"solver": "clarabel", "clarabel": {"tol_gap_abs": 1e-9}},
+        ),
+        ({"tol_feas": 1e-9}, {"clarabel": {"tol_feas": 1e-9}}),
+        ({"solver": "scs", "solve_method": "Clarabel"}, {"solver": "scs"}),
         ({"eps": 1e-8, "solve_method": "scs"}, {"scs": {"eps_abs": 1e-8, "eps_rel": 1e-8}}),
         (
             {"acceleration_lookback": 0, "verbose": True},
@@ -75,10 +84,8 @@ def test_solvers_that_are_not_used_are_named_once():
     assert len(caught) == 1 and caught[0].filename == __file__
     np.testing.assert_allclose(x, [1, 0], atol=1e-9)
     assert settings(**ecos) == Settings()  # a limit on interior-point iterations is none on SCS
-    with pytest.warns(UserWarning, match="'Clarabel'"):
-        settings(solve_method="Clarabel", tol_gap_abs=1e-9, max_iter=20)
-    with pytest.warns(UserWarning, match="'CLARABEL'"):
-        cd.CvxpyLayer(*stated(), solver="CLARABEL", solver_args={"max_iter": 20})
+    with pytest.warns(UserWarning, match="'OSQP'"):
+        cd.CvxpyLayer(*stated(), solver="OSQP", solver_args={"max_iter": 20})
     with pytest.raises(TypeError, match="unknown solver argument 'max_iter'"):
         settings(max_iter=20)
 
@@ -129,9 +136,25 @@ def test_geometric_programs_by_either_position(quiet, positions, names):
     np.testing.assert_allclose(x, [0.5, 2], rtol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("positions", "names", "call"),
+    [
+        ((cp.CLARABEL,), {}, {}),
+        ((), {"solver": "Clarabel", "solver_args": {"max_iter": 50}}, {"tol_feas": 1e-9, "max_iter": 40}),
+        ((), {"solver_args": {"solver": "clarabel"}}, {}),
+        ((), {}, {"solve_method": "Clarabel", "max_iters": 50}),
+    ],
+    ids=str,
+)
+def test_clarabel_means_what_it_says(quiet, positions, names, call):
+    solution = cd.CvxpyLayer(*stated(), *positions, **names).solve(np.array([1.0, -1.0]), solver_args=call)
+    np.testing.assert_allclose(solution.values[0], [1, 0], atol=1e-9)
+    assert solution.info["solver"] == "clarabel"
+
+
 def test_arguments_of_the_constructor(capfd):
-    with pytest.warns(UserWarning, match="'CLARABEL' is not used"):
-        cd.CvxpyLayer(*stated(), cp.CLARABEL)
+    with pytest.warns(UserWarning, match="'MOSEK' is not used"):
+        cd.CvxpyLayer(*stated(), cp.MOSEK)
     layer = cd.CvxpyLayer(*stated(), verbose=True)
     layer(np.ones(2))
     assert "SCS" in capfd.readouterr().out

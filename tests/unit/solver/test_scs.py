@@ -10,6 +10,7 @@ from conediff.program import ConeData
 from conediff.solver import scs
 from conediff.solver.scs import Pile, SCSRefusal
 from conediff.solver.scs_settings import SCS_SETTINGS, checked_settings
+from conediff.solver.settings import Settings
 from tests.programs import CONES, distance, draw
 
 PILEABLE = [name for name, cones in CONES.items() if "bl" not in cones]
@@ -179,3 +180,47 @@ def test_every_status_of_scs_is_known():
     """SCS's glbopts.h has the statuses from -7 to 2; -5 is an interruption."""
     assert sorted([*scs._STATUS, scs._INTERRUPTED]) == list(range(-7, 3))
     assert {scs._STATUS[k] for k in (-6, -7)} == {"inaccurate"}, "an inaccurate certificate is none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_iters", 2**63, "from 1 to 2147483647"),
+        ("max_iters", 0, "from 1 to"),
+        ("max_iters", 10.0, "whole number"),
+        ("acceleration_lookback", -1, "from 0 to"),
+        ("acceleration_interval", 2**40, "from 1 to"),
+        ("linear_solver", None, "auto, qdldl"),
+        ("linear_solver", "x", "auto, qdldl"),
+        ("linear_solver", [], "auto, qdldl"),
+        ("normalize", "yes", "True or False"),
+        ("verbose", None, "True or False"),
+        ("adaptive_diag_scale", 2, "True or False"),
+        ("scale", 10**400, "too large|above 0"),
+        ("alpha", np.nan, "between 0 and 2"),
+        ("acceleration_relaxation", "a", "from 0 to 2"),
+        ("acceleration_regularization", np.inf, "finite number"),
+        ("write_data_filename", 3, "file name"),
+        ("tol_gap_abs", 0, "above 0"),
+        ("tol_feas", None, "above 0"),
+        ("solver", "ECOS", "'scs', 'clarabel'"),
+    ],
+)
+def test_what_the_solvers_would_not_take_is_refused_with_the_range(name, value, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        Settings().updated({name: value})
+    assert name in str(caught.value)
+
+
+def test_settings_that_scs_takes_in_several_types():
+    given = {"max_iters": np.int64(5), "eps_abs": np.float32(0.5), "normalize": np.True_, "alpha": 1}
+    expected = {"max_iters": 5, "eps_abs": 0.5, "normalize": True, "alpha": 1.0}
+    found = checked_settings(given)
+    assert found == expected and [type(v) for v in found.values()] == [int, float, bool, float]
+    given = {
+        "acceleration_type_1": True,
+        "adaptive_diag_scale": 1,
+        "linear_solver": "auto",
+        "max_iters": 1000,
+    }
+    assert cd.solve(family("linear", 1)[0].program, **given).status == "solved"
