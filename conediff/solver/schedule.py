@@ -22,6 +22,7 @@ from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
 from conediff.parallel import mapper
 from conediff.program import ConeData, Point
+from conediff.solver.certificates import Certificates
 from conediff.solver.clarabel import ClarabelFailure, solve_by_clarabel
 from conediff.solver.clarabel_cones import clarabel_work
 from conediff.solver.constants import CLARABEL_WORK, INACCURATE, SCALED_TOLERANCE

@@ -223,7 +223,7 @@ class TestTransformations:
         assert work(40, True) == 0
         assert work(100, False) < CLARABEL_WORK < work(100, True)
         first, last = (schedule.stages_for(Settings(), schedule.STAGES, late) for late in (False, True))
-        assert [stage.solver for stage in first].index("clarabel") == 3
+        assert [stage.solver for stage in first].index("clarabel") == 4
         assert list(last) == [s for s in first if s.solver == "scs"] + CLARABEL_ALONE
 
 

