@@ -109,7 +109,7 @@ class KKTDerivative:
         method, observability
             See `KKTDerivative`; the observability is that of the unscaled programs.
         nearby : KKTFactor, optional
-            K at points nearby, of the unscaled programs.
+            K at points nearby, of the equilibrated programs.
         """
         scalings, equilibration = solver.scalings, solver.equilibrator.equilibration(data)
         data, point = equilibration.scale_data(data), equilibration.scale_point(point)
@@ -192,7 +192,7 @@ class KKTDerivative:
                 return answer[:2], np.maximum(peak(dx[index]), peak(dy[index]))
 
             kinked = rows_at_kinks(D, y - s, dv)
-            self._note_kinks(changed_by_kinks(kinked, one_sided, self.observability), report)
+            report.add_degenerate(changed_by_kinks(kinked, one_sided, self.observability), KINKED)
         return Tangent(dx * size, dy * size, (dy - dv) * size)
 
     def _vjp(self, gx: Array, gy: Array, gs: Array, report: Report, at_kink: bool = True) -> Multipliers:
@@ -223,7 +223,7 @@ class KKTDerivative:
             # J'(r1, r2) = g says r2 = gs + D h with this h: where h = 0 the choice of D does not matter.
             h = self._structure.A.products(linearised.data.A)[0](r1) + r2 - gy - gs
             kinked = rows_at_kinks(D, y - s, h)
-            self._note_kinks(changed_by_kinks(kinked, one_sided, self.observability), report)
+            report.add_degenerate(changed_by_kinks(kinked, one_sided, self.observability), KINKED)
         return Multipliers(r1 * size, r2 * size)
 
     def _direct(self, rhs: Array, report: Report, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
@@ -239,8 +239,7 @@ class KKTDerivative:
         if singular.any() and self.observability is not None:
             singular = singular & self._null_vector_is_observed(adjoint)
         pending = np.flatnonzero(short | singular)
-        if pending.size:
-            report.add_degenerate(pending, NOT_UNIQUE)
+        report.add_degenerate(pending, NOT_UNIQUE)
         return z, pending
 
     def _null_vector_is_observed(self, adjoint: bool) -> NDArray[np.bool_]:
@@ -282,10 +281,6 @@ class KKTDerivative:
         linearised = LinearisedKKT(self.linearised.system, self.linearised.data.take(index), point)
         observability = None if self.observability is None else self.observability.take(index)
         return KKTDerivative(linearised, self.scaling.take(index), self.method, observability)
-
-    def _note_kinks(self, changed: NDArray[np.intp], report: Report) -> None:
-        if changed.size:
-            report.add_degenerate(changed, KINKED)
 
 
 def _accepted(scaling: ConeScaling, system: KKTSystem, data: ConeData, point: Point) -> ConeScaling:

@@ -34,8 +34,9 @@ class Report:
     least_squares: dict[int, LinearSolution] = field(default_factory=dict)
 
     def add_degenerate(self, index: NDArray[np.intp], reason: str) -> None:
-        """Note programs at which the solution map is not differentiable."""
-        self.degenerate.setdefault(reason, []).append(index)
+        """Note programs, if there are any, at which the solution map is not differentiable."""
+        if index.size:
+            self.degenerate.setdefault(reason, []).append(index)
 
     def add_inaccurate(self, index: NDArray[np.intp], residual: float, reason: str) -> None:
         """Note programs whose answer is inaccurate."""
