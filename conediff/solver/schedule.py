@@ -131,7 +131,8 @@ def stages_for(settings: Settings, stages: Sequence[Stage], clarabel_last: bool 
     if settings.solver == "scs" or not stages:
         return sorted(stages, key=lambda stage: stage is _CLARABEL) if clarabel_last else stages
     first = replace(_CLARABEL, user_first=True)
-    rest = [stage for stage in stages if not stage.in_piles and (stage is not _CLARABEL or settings.clarabel)]
+    alone = [stage for stage in stages if not (stage.in_piles or stage.is_cold)]
+    rest = [stage for stage in alone if stage is not _CLARABEL or settings.clarabel]
     return [first, *rest]
 
 

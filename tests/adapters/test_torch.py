@@ -499,7 +499,11 @@ def test_errors_of_the_backward_pass_name_what_is_wrong():
 
 def test_warnings_point_at_the_users_line():
     x, p = cp.Variable(), cp.Parameter()
-    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(cp.abs(x - 1)), [x >= p]), [p], [x])
+    problem = cp.Problem(cp.Minimize(cp.abs(x - 1)), [x >= p])
+
+    def layer(*given, **named):
+        return ct.CvxpyLayer(problem, [p], [x])(*given, **named)  # a new layer each time: it warns once
+
     p_t = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
