@@ -30,8 +30,9 @@ class Diagnostics:
     differentiable : bool array, shape (B,)
         Whether none of the above stands in the way.
     degenerate : bool array, shape (B,)
-        Whether a derivative that was asked for so far does not exist: the elements that a `DegeneracyWarning`
-        is about. False where what is not unique does not reach the parameters or outputs of a layer.
+        Whether a derivative that was asked for so far does not exist: the elements that a
+        ``DegeneracyWarning`` is about. False where what is not unique does not reach the parameters or
+        outputs of a layer.
     reports : dict of int to LinearSolution
         Stop reason, iterations and residual of each program that went to an iterative or dense method.
     """

@@ -151,7 +151,7 @@ class LayerSolution:
         -----
         DegeneracyWarning
             If the solution map is not differentiable; the least-squares answer of least norm is returned. A
-            layer warns once for each cause; `Diagnostics.degenerate` and ``info["degenerate"]`` say more.
+            layer warns once for each cause; ``diagnostics.degenerate`` and ``info["degenerate"]`` say more.
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """

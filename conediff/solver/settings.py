@@ -58,7 +58,7 @@ class Settings:
     scs, clarabel : mapping
         Passed through to SCS and Clarabel.
     deadline : float
-        `time.time` at which the time limit ends, inf without one; set by `begun`. Not a user's setting.
+        ``time.time`` at which the time limit ends, inf without one; set by ``begun``. Not a user's setting.
     """
 
     tol: float = 1e-10
