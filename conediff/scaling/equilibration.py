@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.program import Array, ConeData, Indices, Point, Products, Structure
-from conediff.scaling.constants import ORDINARY_PROGRAM, ORDINARY_RATIO, RUIZ_ROUNDS
+from conediff.scaling.constants import ORDINARY_RATIO, RUIZ_ROUNDS
+from conediff.scaling.magnitude import largest_entry, power_of_two
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,7 @@ class Equilibrator:
         count = max(len(A), len(P))
         of_row, _ = self._sizes(A, P)
         columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
-        rows *= _power_of_two(_largest(A))
+        rows *= power_of_two(largest_entry(A))
         even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(self._P_columns(P))
         even = np.broadcast_to(even, count)
         if not even.all():
@@ -168,7 +169,7 @@ class Equilibrator:
             columns[uneven], rows[uneven] = self._ruiz(given[0], given[1], given[2], uneven.size)
             P, c = P * _P_factors(self.structure, columns), c * columns
         of_objective = _mean_size(np.maximum(self._P_columns(P), c))
-        return Equilibration(self.structure, columns, rows, _power_of_two(of_objective))
+        return Equilibration(self.structure, columns, rows, power_of_two(of_objective))
 
     def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
         """Return the largest entries of the rows, one for each cone, and of the columns."""
@@ -184,7 +185,7 @@ class Equilibrator:
         A, P, c = (np.array(np.broadcast_to(part, (count, part.shape[1]))) for part in (A, P, c))
         for _ in range(RUIZ_ROUNDS):
             # The objective is divided by its size in each round, as it will be at the end.
-            size = np.maximum(_largest(P), _largest(c))
+            size = np.maximum(largest_entry(P), largest_entry(c))
             P, c = P / np.where(size > 0, size, 1), c / np.where(size > 0, size, 1)
             r, e = (
                 1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in self._sizes(A, P)
@@ -229,16 +230,3 @@ def _mean_size(sizes: Array) -> Array:
     logarithms = np.log2(sizes, where=used, out=np.zeros(sizes.shape))
     count = np.maximum(used.sum(axis=1, keepdims=True), 1)
     return np.asarray(np.exp2(logarithms.sum(axis=1, keepdims=True) / count))
-
-
-def _largest(stack: Array) -> Array:
-    """Return the largest absolute value of each row, shape (B, 1)."""
-    largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
-    return largest
-
-
-def _power_of_two(size: Array) -> Array:
-    """Return the power of two that brings a size close to one; 1 for ordinary sizes, 0, inf and NaN."""
-    strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
-    factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
-    return factor

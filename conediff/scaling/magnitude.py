@@ -34,7 +34,10 @@ class Magnitude:
     @classmethod
     def of(cls, data: ConeData) -> Magnitude:
         """Return the factors that bring the largest entries of (P, c) and of A close to one."""
-        return cls(_factor(np.maximum(_largest(data.P), _largest(data.c))), _factor(_largest(data.A)))
+        return cls(
+            power_of_two(np.maximum(largest_entry(data.P), largest_entry(data.c))),
+            power_of_two(largest_entry(data.A)),
+        )
 
     @property
     def is_identity(self) -> bool:
@@ -70,13 +73,13 @@ class Magnitude:
         return x * size_x, y * self.rows * size_y, s / self.rows * size_x
 
 
-def _largest(stack: Array) -> Array:
+def largest_entry(stack: Array) -> Array:
     """Return the largest absolute value of each row, shape (B, 1)."""
     largest: Array = np.abs(stack).max(axis=1, initial=0.0, keepdims=True)
     return largest
 
 
-def _factor(size: Array) -> Array:
+def power_of_two(size: Array) -> Array:
     """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
     strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
     factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
