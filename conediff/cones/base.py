@@ -7,8 +7,8 @@ arrays of shape ``(..., count, dim)``, so that one call serves all equal cones o
 0 <= D <= I) and S = D^(1/2) its symmetric root.
 
 A new cone writes ``count``, ``dim``, ``diagonal`` and ``project_dual``, and inherits the rest from
-`ConeDefaults`; a derivative writes ``margin``, ``apply``, ``apply_root`` and ``dense``, and inherits the rest
-from `DerivativeDefaults`. See docs/extending.md.
+`ConeDefaults`; a derivative writes ``margin``, ``apply``, ``apply_root``, ``dense`` and, for second
+derivatives, ``bend``, and inherits the rest from `DerivativeDefaults`. See docs/extending.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 
 from conediff.cones.automorphism import Array as Array
 from conediff.cones.automorphism import Automorphism, scaling_by_a_number
+from conediff.errors import ConeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,13 @@ class ConeDerivative(Protocol):
 
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim)."""
+
+    def bend(self, h: Array, k: Array) -> Array:
+        """Return T[h, k], the derivative of D along h applied to k; h and k of shape (..., count, dim).
+
+        <T[h, k], l> is symmetric in all three arguments, and T[v, .] = 0. At a kink T belongs to the side
+        whose D is taken; the jump of D is left out.
+        """
 
     @property
     def low_rank(self) -> LowRankPart | None:
@@ -119,6 +127,10 @@ class Cone(Protocol):
         """Return the group of this group's cones and those of ``others``, in this order."""
 
     @property
+    def is_polyhedral(self) -> bool:
+        """Whether Π is piecewise linear, so that `ConeDerivative.bend` is zero."""
+
+    @property
     def dense_limit(self) -> int:
         """Rows of one cone above which its block of D and S A is not formed in K."""
 
@@ -176,6 +188,11 @@ class ConeDefaults:
         return joined
 
     @property
+    def is_polyhedral(self: Cone) -> bool:
+        """Whether D is always diagonal: then K is a product of half-lines, lines and points."""
+        return self.diagonal
+
+    @property
     def is_large(self: Cone) -> bool:
         """Whether D is not diagonal and has more than ``dense_limit`` rows."""
         return not self.diagonal and self.dim > self.dense_limit
@@ -191,6 +208,13 @@ class ConeDefaults:
 
 class DerivativeDefaults:
     """Everything that a derivative has by default."""
+
+    def bend(self, h: Array, k: Array) -> Array:
+        """Raise ConeError: second derivatives of programs with this cone are not available."""
+        name = type(self).__name__
+        raise ConeError(
+            f"second derivatives need the derivative of D: write {name}.bend(h, k), see docs/extending.md"
+        )
 
     @property
     def low_rank(self) -> LowRankPart | None:
@@ -225,6 +249,10 @@ class DiagonalDerivative(DerivativeDefaults):
         """Return S h = D h."""
         return self.d * h
 
+    def bend(self, h: Array, k: Array) -> Array:
+        """Return zero: D is constant on each side of a kink."""
+        return np.zeros(np.broadcast_shapes(self.d.shape, h.shape, k.shape))
+
     def dense(self) -> tuple[Array, Array]:
         """Return D and S = D as blocks of shape (..., count, dim, dim)."""
         block = self.d[..., None] * np.eye(self.d.shape[-1])
@@ -241,11 +269,14 @@ class BlockDerivative(DerivativeDefaults):
     distance : callable
         Returns the margin, shape (..., count). It is called only if the margin is asked for, which Newton's
         method never does.
+    bending : callable, optional
+        ``bending(h, k)`` returns T[h, k]; without it second derivatives are refused.
     """
 
     D: Array
     S: Array
     distance: Callable[[], Array]
+    bending: Callable[[Array, Array], Array] | None = None
 
     @cached_property
     def margin(self) -> Array:
@@ -263,3 +294,7 @@ class BlockDerivative(DerivativeDefaults):
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim)."""
         return self.D, self.S
+
+    def bend(self, h: Array, k: Array) -> Array:
+        """Return T[h, k] as ``bending`` does."""
+        return super().bend(h, k) if self.bending is None else self.bending(h, k)

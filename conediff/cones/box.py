@@ -40,6 +40,10 @@ class BoxDerivative(DerivativeDefaults):
         """Return S h = D h."""
         return self.apply(h)
 
+    def bend(self, h: Array, k: Array) -> Array:
+        """Return zero: t and the bounds that bind are piecewise linear in v, so D is piecewise constant."""
+        return np.zeros(np.broadcast_shapes(self.w.shape, h.shape, k.shape))
+
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., 1, dim, dim)."""
         D = self.active[..., None] * np.eye(self.active.shape[-1]) - self.w[..., None] * self.w[..., None, :]
@@ -106,6 +110,7 @@ class Box(ConeDefaults):
     upper: tuple[float, ...]
     count = 1
     diagonal = False
+    is_polyhedral = True
 
     @property
     def dim(self) -> int:

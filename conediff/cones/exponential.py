@@ -13,6 +13,7 @@ Only ρ is searched for: given ρ, p and n are the projections of v onto these t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,22 @@ class _Split:
             kappa = norm3(self.polar[at]) * (factor / norm3(self.primal[at]))
         result.put(at, p, n, np.where(np.isnan(kappa), 0.0, kappa))
         return result
+
+    def third_derivative(self, eigenvalues: Eigenvalues) -> Array:
+        """Return q of `conediff.cones.surface.Bending`, shape (N, 3).
+
+        The rays turn at the rates |N|/|P|², |P|/|N|² per unit of ρ (here in the scalings of `_rays`), and the
+        logarithmic derivative of their quotient is 1 - 3 (t_x t_y + t_z²).
+        """
+        at = self.surface
+        p, n, t = np.moveaxis(eigenvalues.vectors[at], 2, 0)
+        left = p[:, 1] >= p[:, 2]  # ρ <= 0
+        size_p = 1 / np.where(left, p[:, 1], p[:, 2])
+        size_n = 1 / np.where(left, -n[:, 2], n[:, 0])
+        fall = np.where(left, p[:, 2], p[:, 1]) * size_p
+        rates = size_n / size_p**2 * np.where(left, 1, fall), size_p / size_n**2 * np.where(left, fall, 1)
+        change, parts = 3 * (t[:, 0] * t[:, 1] + t[:, 2] ** 2) - 1, (self.primal[at], self.polar[at])
+        return eigenvalues.third_derivative(at, parts, rates, change) / self.scale[:, None]
 
     def margin(self) -> Array:
         """Distance to the nearest kink, shape (N,); an estimate from inside K or its polar."""
@@ -190,7 +207,9 @@ class ExponentialProjection:
         """Return D, by its eigenvalues: see `conediff.cones.surface`."""
         eigenvalues = self._split.eigenvalues()
         values = eigenvalues.polar if self._onto_polar else eigenvalues.primal
-        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin)
+        # D of the polar is I - D of K, and v is minus the split point: T is that of K there, for both cones.
+        third = partial(self._split.third_derivative, eigenvalues)
+        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin, third)
 
 
 def _scaling(y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism:

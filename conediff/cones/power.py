@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class _Split:
 
     def eigenvalues(self) -> Eigenvalues:
         free = np.repeat(self.inside[:, None], 3, axis=1)
-        edge = (self.v[:, 2] == 0) & ~self.inside & ~self.outside
+        edge = self._is_edge
         free[edge, :2] = self.v[edge, :2] > 0
         result = Eigenvalues.axes(free)
         result.primal[edge, 2] = self._edge_slope()[edge]
@@ -70,6 +70,29 @@ class _Split:
         at = self.surface
         result.put(at, unit3(self.primal[at]), unit3(self.polar[at]), self._curvature())
         return result
+
+    def third_derivative(self, eigenvalues: Eigenvalues) -> Array:
+        r"""Return q of `conediff.cones.surface.Bending`, shape (N, 3).
+
+        The rays p ~ (e^{(1-a)θ}, e^{-aθ}, ±1) and n turn at the rates p_x p_y / |n_z| and |n_x n_y| / |p_z|,
+        and the logarithmic derivative of their quotient is (1 - 2a) + 3a t_y² - 3(1-a) t_x². On an edge
+        (z = 0, x and y of different signs) p, n and t are the axes, and T[t, t, t] = 0.
+        """
+        at = self.surface
+        a = self.alpha[at]
+        p, n, t = np.moveaxis(eigenvalues.vectors[at], 2, 0)
+        rates = p[:, 0] * p[:, 1] / np.abs(n[:, 2]), np.abs(n[:, 0] * n[:, 1] / p[:, 2])
+        change = np.sign(n[:, 2]) * ((1 - 2 * a) + 3 * a * t[:, 1] ** 2 - 3 * (1 - a) * t[:, 0] ** 2)
+        q = eigenvalues.third_derivative(at, (self.primal[at], self.polar[at]), rates, change)
+        for up, down in ((0, 1), (1, 0)):
+            edge = np.flatnonzero(self._is_edge & (self.v[:, up] > 0))
+            product = eigenvalues.primal[edge, 2] * eigenvalues.polar[edge, 2]
+            q[edge, up], q[edge, down] = product / self.v[edge, up], -product / self.v[edge, down]
+        return q / self.scale[:, None]
+
+    @property
+    def _is_edge(self) -> NDArray[np.bool_]:
+        return np.asarray((self.v[:, 2] == 0) & ~self.inside & ~self.outside)
 
     def _edge_slope(self) -> Array:
         """dz/dz0 at z0 = 0 where x0 and y0 differ in sign: the surface there is y = x (|z|/x)^(1/(1-a))."""
@@ -197,7 +220,9 @@ class PowerProjection:
         """Return D, by its eigenvalues: see `conediff.cones.surface`."""
         eigenvalues = self._split.eigenvalues()
         values = np.where(self._onto_polar[:, None], eigenvalues.polar, eigenvalues.primal)
-        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin)
+        # T is K's at the point that was split, for both: see `ExponentialProjection`.
+        third = partial(self._split.third_derivative, eigenvalues)
+        return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin, third)
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,18 @@ cs, ep, ed, p.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conediff.cones import registry
 from conediff.cones.base import Array, Cone, ConeDerivative, DiagonalDerivative, Projection
+from conediff.cones.place import Indices, Place
 from conediff.cones.registry import Kind
 from conediff.errors import ConeError
-
-Indices = NDArray[np.intp]
-Rows = slice | Indices  # of one group: a slice where its rows follow one another
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +58,21 @@ class ProductDerivative:
             return np.asarray(self.diagonal * self.cone.checked(h))
         return self._each([derivative.apply for _, _, derivative in self.groups], h)
 
+    def bend(self, h: Array, k: Array) -> Array:
+        """Return T[h, k], the derivative of D along h applied to k, for h and k of shape (..., m).
+
+        Raises
+        ------
+        ConeError
+            If a cone that is not polyhedral has no `ConeDerivative.bend`.
+        """
+        h, k = self.cone.checked(h), self.cone.checked(k)
+        result = np.zeros((*np.broadcast_shapes(h.shape[:-1], k.shape[:-1], self.batch), self.cone.dim))
+        for (cone, _, derivative), place in zip(self.groups, self.cone.places, strict=True):
+            if not cone.is_polyhedral:
+                place.put(result, derivative.bend(place.take(h), place.take(k)))
+        return result
+
     def apply_root(self, h: Array) -> Array:
         """Return S h, for h of shape (..., m)."""
         if self.diagonal is not None:
@@ -99,26 +110,6 @@ class ProductProjection:
             for (cone, rows), projection in zip(self.cone.groups, self.groups, strict=True)
         )
         return ProductDerivative(self.cone, groups, self.point.shape[:-1])
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The rows of a group; ``shape`` is (count, dim)."""
-
-    rows: Rows
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, rows: Indices) -> _Place:
-        flat = rows.ravel()
-        together = (np.diff(flat) == 1).all()
-        return cls(slice(int(flat[0]), int(flat[-1]) + 1) if together else flat, rows.shape)
-
-    def take(self, v: Array) -> Array:
-        return v[..., self.rows].reshape(*v.shape[:-1], *self.shape)
-
-    def put(self, result: Array, values: Array) -> None:
-        result[..., self.rows] = values.reshape(*values.shape[:-2], math.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -191,14 +182,19 @@ class ProductCone:
         return tuple(_group(members) for members in gathered.values())
 
     @cached_property
-    def places(self) -> tuple[_Place, ...]:
+    def places(self) -> tuple[Place, ...]:
         """The rows of each group, as slices where possible."""
-        return tuple(_Place.of(rows) for _, rows in self.groups)
+        return tuple(Place.of(rows) for _, rows in self.groups)
 
     @property
     def pileable(self) -> bool:
         """Whether SCS accepts several copies of the cone in one program: it takes at most one box cone."""
         return not any(kind.single for kind, _ in self._kinds)
+
+    @property
+    def is_polyhedral(self) -> bool:
+        """Whether all cones are polyhedral, so that Π is piecewise linear."""
+        return all(cone.is_polyhedral for cone, _ in self.groups)
 
     @property
     def remembered_by_scs(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +58,105 @@ class Eigenvalues:
         self.primal[where] = np.stack([ones, zeros, bent[0]], axis=-1)
         self.polar[where] = np.stack([zeros, ones, bent[1]], axis=-1)
 
-    def blocks(self, values: Array, shape: tuple[int, ...], margin: Callable[[], Array]) -> BlockDerivative:
-        """Return D and S with these eigenvalues (N, 3), in a shape (..., count); ``margin`` returns (N,)."""
+    def blocks(
+        self,
+        values: Array,
+        shape: tuple[int, ...],
+        margin: Callable[[], Array],
+        third: Callable[[], Array],
+    ) -> BlockDerivative:
+        """Return D and S with these eigenvalues (N, 3), in a shape (..., count).
+
+        Parameters
+        ----------
+        margin, third : callables
+            Return the margin (N,), and what `third_derivative` does.
+        """
         root = np.sqrt(values)
         D, S = (_squared(self.vectors * part[:, None, :]) for part in (root, np.sqrt(root)))
         return BlockDerivative(
-            D.reshape(*shape, 3, 3), S.reshape(*shape, 3, 3), lambda: margin().reshape(shape)
+            D.reshape(*shape, 3, 3),
+            S.reshape(*shape, 3, 3),
+            lambda: margin().reshape(shape),
+            Bending(self.vectors[:, :, 2].reshape(*shape, 3), third, shape),
         )
+
+    def third_derivative(
+        self, at: NDArray[np.intp], parts: tuple[Array, Array], rates: tuple[Array, Array], change: Array
+    ) -> Array:
+        """Return q of `Bending`, shape (N, 3); zero away from the surface.
+
+        Parameters
+        ----------
+        at : int array, shape (k,)
+            The points on the surface.
+        parts : (primal, polar)
+            Their projections onto K and its polar, shape (k, 3) each.
+        rates : (a_p, a_n)
+            Shape (k,) each.
+        change : array, shape (k,)
+            σ ℓ.
+        """
+        w, polar_w = self.primal[at, 2], self.polar[at, 2]
+        product, bent = w * polar_w, w * polar_w > 0
+        along_p, along_n = (np.where(bent, _length3(part), 1.0) for part in parts)
+        # α a_p + β a_n by the larger of the two terms, whose fractions are w and w̄.
+        first = w >= polar_w
+        term = np.where(first, along_p * rates[0], along_n * rates[1])
+        with np.errstate(divide="ignore", over="ignore"):  # subnormal lengths
+            turn = -change * np.where(first, w, polar_w) / term
+            coefficients = np.stack([product / along_p, -product / along_n, product * turn / 3], axis=-1)
+        coefficients[~bent] = 0.0
+        q = np.zeros((len(self.vectors), 3))
+        q[at] = np.einsum("nij,nj->ni", self.vectors[at], coefficients)
+        return q
+
+
+@dataclass(frozen=True, eq=False)
+class Bending:
+    r"""T, the derivative of DΠ, at points v = α p + β n of a smooth surface, with unit vectors p and n.
+
+    Moving v along p or n leaves both rays as they are, and changes the eigenvalue w = 1/(1 + κ) only through
+    κ ~ β/α; moving it along t = p x n turns both rays. So, with w̄ = 1 - w, three numbers of the symmetric
+    tensor T are not zero,
+
+    .. math:: T_{ptt} = w \bar w / α, \qquad T_{ntt} = -w \bar w / β, \qquad T_{ttt},
+
+    and with q = T_ptt p + T_ntt n + (T_ttt / 3) t
+
+    .. math:: T[h, k] = q (t'h)(t'k) + t ((q'h)(t'k) + (t'h)(q'k)).
+
+    T_ttt depends on the surface: with a_p and a_n the rates at which the two rays turn per unit of its
+    parameter, α a_p : β a_n = w : w̄, and ℓ the logarithmic derivative of a_n / a_p along the parameter,
+    T_ttt = -σ w w̄ ℓ / (α a_p + β a_n), σ the sign of the turning.
+
+    Parameters
+    ----------
+    t : array, shape (..., 3)
+    third : callable
+        Returns q, shape (N, 3), over all cones and points. It is called only if second derivatives are
+        asked for.
+    shape : tuple of int
+        Shape of the points, (..., count).
+    """
+
+    t: Array
+    third: Callable[[], Array]
+    shape: tuple[int, ...]
+
+    @cached_property
+    def q(self) -> Array:
+        """The vector q, shape (..., 3)."""
+        return self.third().reshape(*self.shape, 3)
+
+    def __call__(self, h: Array, k: Array) -> Array:
+        """Return T[h, k], for h and k of shape (..., 3)."""
+        th, tk, qh, qk = (_dot(a, b)[..., None] for a in (self.t, self.q) for b in (h, k))
+        return self.q * (th * tk) + self.t * (qh * tk + th * qk)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return np.asarray(np.einsum("...i,...i->...", a, b))
 
 
 def _squared(blocks: Array) -> Array:
@@ -74,6 +167,11 @@ def _squared(blocks: Array) -> Array:
 def norm3(a: Array) -> Array:
     """|a| for a of shape (N, 3)."""
     return np.sqrt(a[:, 0] * a[:, 0] + a[:, 1] * a[:, 1] + a[:, 2] * a[:, 2])
+
+
+def _length3(a: Array) -> Array:
+    """|a| for a of shape (N, 3), however small: its square may underflow."""
+    return np.asarray(np.hypot(np.hypot(a[:, 0], a[:, 1]), a[:, 2]))
 
 
 def unit3(a: Array) -> Array:
