@@ -10,6 +10,7 @@ import numpy as np
 from conediff.derivative.diagnostics import Diagnostics, Observability
 from conediff.derivative.kkt_derivative import KKTDerivative, Multipliers, Tangent
 from conediff.derivative.report import Report
+from conediff.derivative.second_order import SecondOrder, concatenated
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.kkt.least_squares import LinearSolution
 from conediff.parallel import ThreadBackend, backend
@@ -19,7 +20,7 @@ from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
 
-class BatchDerivative:
+class BatchDerivative(SecondOrder):
     """Derivative of the solution maps of a stack of programs, where these have solutions.
 
     With an executor, workers answer the first question by ``method="auto"``; further ones are answered in
@@ -46,8 +47,9 @@ class BatchDerivative:
 
     Notes
     -----
-    Three things are remembered from one call to the next, and none changes an answer: ``told``,
-    ``degenerate``, and the reports of programs whose answer came from M.
+    Four things are remembered from one call to the next, and none changes an answer: ``told``,
+    ``degenerate``, the reports of programs whose answer came from M, and the multipliers of the last `pull`,
+    which second derivatives ask for again.
     """
 
     def __init__(
@@ -78,10 +80,12 @@ class BatchDerivative:
         self._told = set() if told is None else told
         self.degenerate = np.zeros(self.index.size, dtype=bool)
         self._least_squares: dict[int, LinearSolution] = {}
+        self._last_pull: tuple[list[Array], list[Array]] | None = None  # cotangents and multipliers
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but the factorisations, which are made again when they are needed."""
-        return {**self.__dict__, "_factors": {}, "_derivatives": {}, "_may_send": False}
+        forgotten = {"_factors": {}, "_derivatives": {}, "_may_send": False, "_last_pull": None}
+        return {**self.__dict__, **forgotten}
 
     def _cut(self) -> list[slice]:
         data = self._data
@@ -106,8 +110,7 @@ class BatchDerivative:
 
     def pull(self, gx: Array, gy: Array, gs: Array) -> ConeData:
         """Apply the adjoints; cotangents of P and A on their own sparsity, that of P symmetric."""
-        cotangent = [self._taken(array) for array in (gx, gy, gs)]
-        multipliers = self._answer("vjp", lambda part: tuple(_rows(array, part) for array in cotangent))
+        multipliers = self._multipliers([self._taken(array) for array in (gx, gy, gs)])
 
         def cotangents(part: slice) -> ConeData:
             x, y, _ = self._point.take(part)
@@ -121,7 +124,21 @@ class BatchDerivative:
             run = ThreadBackend(self._settings.threads).map
             found = run(cotangents, (), self._parts, lambda part: (part,))
         parts = [[getattr(g, name) for g in found] for name in ("P", "A", "b", "c")]
-        return ConeData(*(self._filled(_concatenated(rows), self._fill) for rows in parts))
+        return ConeData(*(self._filled(concatenated(rows), self._fill) for rows in parts))
+
+    def _multipliers(self, cotangent: list[Array]) -> list[Array]:
+        found = self._answer("vjp", lambda part: tuple(_rows(array, part) for array in cotangent))
+        self._last_pull = [array.copy() for array in cotangent], found
+        return found
+
+    def multipliers(self, gx: Array, gy: Array, gs: Array) -> Multipliers:
+        """Return -gc and gb of `pull`, shapes (B, n) and (B, m); no solve if it was the last pull-back."""
+        cotangent, last = [self._taken(array) for array in (gx, gy, gs)], self._last_pull
+        if last is not None and all(map(np.array_equal, last[0], cotangent)):
+            found = last[1]
+        else:
+            found = self._multipliers(cotangent)
+        return Multipliers(*(self._filled(rows, self._fill) for rows in found))
 
     @property
     def diagnostics(self) -> Diagnostics:
@@ -143,7 +160,7 @@ class BatchDerivative:
             found = self._map_here(lambda derivative, part: _ask(derivative, mode, arguments(part)))
         answers, reports = zip(*found, strict=True)
         self._say(Report.joined(reports, [part.start for part in self._parts]))
-        return [_concatenated(rows) for rows in zip(*answers, strict=True)]
+        return [concatenated(rows) for rows in zip(*answers, strict=True)]
 
     def _by_workers(self, mode: str, arguments: Callable[[slice], tuple[Array, ...]]) -> list[Any] | None:
         """Let workers answer; None if the executor does not."""
@@ -204,10 +221,6 @@ class BatchDerivative:
 def _rows(array: Array, part: slice) -> Array:
     """Return a part of an array, of which one row serves the whole stack."""
     return array if len(array) == 1 else array[part]
-
-
-def _concatenated(rows: Any) -> Array:
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _ask(

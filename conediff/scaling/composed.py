@@ -31,6 +31,9 @@ class ComposedScaling:
     def unscale_point(self, point: Point) -> Point:
         return self.equilibration.unscale_point(self.cone_scaling.unscale_point(point))
 
+    def scale_point(self, point: Point) -> Point:
+        return self.cone_scaling.scale_point(self.equilibration.scale_point(point))
+
     def scale_products(self, change: Products) -> Products:
         return self.cone_scaling.scale_products(self.equilibration.scale_products(change))
 
@@ -39,6 +42,12 @@ class ComposedScaling:
 
     def unscale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
         return self.equilibration.unscale_multipliers(*self.cone_scaling.unscale_multipliers(r1, r2))
+
+    def unscale_cotangent(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array, Array]:
+        return self.equilibration.unscale_cotangent(*self.cone_scaling.unscale_cotangent(gx, gy, gs))
+
+    def scale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
+        return self.cone_scaling.scale_multipliers(*self.equilibration.scale_multipliers(r1, r2))
 
     def unscale_data_cotangent(self, g: ConeData) -> ConeData:
         return self.equilibration.unscale_data_cotangent(self.cone_scaling.unscale_data_cotangent(g))

@@ -241,6 +241,14 @@ class ConeScaling:
         """Return multipliers of the given programs; `program.outer` makes cotangents of the data of them."""
         return r1 * self.columns, self.unscale_dual(r2)
 
+    def unscale_cotangent(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array, Array]:
+        """Undo `scale_cotangent`."""
+        return gx / self.columns, self.unscale_slack(gy), self.unscale_dual(gs)
+
+    def scale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
+        """Undo `unscale_multipliers`."""
+        return r1 / self.columns, self.scale_dual(r2)
+
     @property
     def _A_factors(self) -> Array:
         """Factors of the entries of A, on the sparsity of `ConeScalings.scaled_structure`."""

@@ -114,6 +114,18 @@ class Equilibration:
             return r1, r2
         return r1 * self.columns * self.objective, r2 * self.rows
 
+    def unscale_cotangent(self, gx: Array, gy: Array, gs: Array) -> tuple[Array, Array, Array]:
+        """Undo `scale_cotangent`."""
+        if self.is_identity:
+            return gx, gy, gs
+        return gx / self.columns, gy * self.objective / self.rows, gs * self.rows
+
+    def scale_multipliers(self, r1: Array, r2: Array) -> tuple[Array, Array]:
+        """Undo `unscale_multipliers`."""
+        if self.is_identity:
+            return r1, r2
+        return r1 / self.columns / self.objective, r2 / self.rows
+
     def unscale_data_cotangent(self, g: ConeData) -> ConeData:
         """Return cotangents of the data of the given programs."""
         if self.is_identity:
