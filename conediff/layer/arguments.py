@@ -100,6 +100,40 @@ class Arguments:
         shapes = tuple(self.batch + v.shape[1:] for v in self.values)
         return Arguments(values, shapes, self.batch, self.dtype)
 
+    def cast(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array in the dtype of the outputs, which is complex where the array is."""
+        dtype = np.result_type(self.dtype, np.complex64) if array.dtype.kind == "c" else self.dtype
+        return array.astype(dtype, copy=False)
+
+    def tangents(
+        self, tangents: Sequence[ArrayLike | None], names: Sequence[str]
+    ) -> list[NDArray[Any] | None]:
+        """Bring tangents of the parameters into the form in which their values are stacked.
+
+        Raises
+        ------
+        ValueError
+            If their number, or a shape, does not fit.
+        """
+        if len(tangents) != len(self.shapes):
+            raise ValueError(f"expected {len(self.shapes)} tangents, one per parameter, got {len(tangents)}")
+        return [
+            None if tangent is None else self._tangent(k, np.asarray(tangent), names[k])
+            for k, tangent in enumerate(tangents)
+        ]
+
+    def _tangent(self, k: int, tangent: NDArray[Any], name: str) -> NDArray[Any]:
+        shape, value = self.shapes[k], self.values[k]
+        if tangent.shape == shape and tangent.size == value.size:
+            return tangent.reshape(value.shape)
+        try:
+            full = np.broadcast_to(tangent, self.batch + value.shape[1:])
+        except ValueError:
+            raise ValueError(
+                f"the tangent of {name!r} must have shape {shape}, but has {tangent.shape}"
+            ) from None
+        return full.reshape((self.count, *value.shape[1:]))
+
     def sum_to_shape(self, k: int, stack: NDArray[Any]) -> NDArray[Any]:
         """Sum parameter k's cotangent over the axes along which its value was broadcast."""
         shape = self.shapes[k]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.api.failures import handle_failures
 from conediff.api.solution import Solutions, SolvedBatch, solve_info
-from conediff.derivative import BatchDerivative, Diagnostics
+from conediff.derivative import Diagnostics
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
-from conediff.layer.maps import OutputSpec
+from conediff.layer.matrices import hessian, jacobian
+from conediff.layer.second_order import LayerDerivative
 from conediff.program import Array, ConeData
 from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
@@ -44,21 +45,15 @@ class LayerSolution:
         settings: Settings,
     ) -> None:
         self._compiled, self._maps, self._arguments = compiled, compiled.maps, arguments
-        self._data, self._d, self.result, self._settings = data, d, result, settings
-        self.batch, maps = arguments.batch, compiled.maps
+        self._data, self.result, self._settings = data, result, settings
+        self.derivative = LayerDerivative(compiled, arguments, data, d, result, settings)
+        self.batch = arguments.batch
         self.info = {
             key: value.reshape(self.batch) if isinstance(value, np.ndarray) else value
             for key, value in solve_info(result).items()
         }
         self.info["degenerate"] = 0
-        # Certificates of failed elements are not values: they are in `result` and in `cones`.
-        solved = result.has_solution[:, None]
-        self._x, self._y = np.where(solved, result.x, np.nan), np.where(solved, result.y, np.nan)
-        value = maps.value(data, d, self._x) if self._has_value else None
-        recovered = maps.recover(self._x, self._y, value)
-        self.values = tuple(
-            self._reshape_and_cast(spec, array) for spec, array in zip(maps.outputs, recovered, strict=True)
-        )
+        self.values = self.derivative.values()
 
     def handle_failures(self) -> None:
         """Do with elements that failed as ``on_failure`` says; see `failures.handle_failures`."""
@@ -76,14 +71,6 @@ class LayerSolution:
         return *self.result.point, outcome
 
     @property
-    def _has_value(self) -> bool:
-        return any(spec.kind == "objective" for spec in self._maps.outputs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle all but the derivative, which is made again when it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "_derivative"}
-
-    @property
     def status(self) -> NDArray[np.str_]:
         """Status per element, shape batch: solved, inaccurate, infeasible, unbounded or failed."""
         return self.result.status.reshape(self.batch).copy()
@@ -95,10 +82,7 @@ class LayerSolution:
         An array of shape (*batch, *shape) for a constraint with one dual variable, a tuple of them for one
         with several, None where cvxpy recovers none.
         """
-        found = [
-            tuple(self._reshape_and_cast(spec, spec.value(self._y)) for spec in group)
-            for group in self._maps.duals
-        ]
+        found = [tuple(map(self.derivative.dual, group)) for group in self._maps.duals]
         return tuple(group[0] if len(group) == 1 else group or None for group in found)
 
     @property
@@ -106,17 +90,10 @@ class LayerSolution:
         """The cone programs' solutions, certificates included; the batch flattened."""
         return Solutions(SolvedBatch(self._compiled.solver, self._data, self.result, self._settings))
 
-    @cached_property
-    def _derivative(self) -> BatchDerivative:
-        compiled = self._compiled
-        return BatchDerivative(
-            compiled.solver, self._data, self.result, self._settings, compiled.observability, compiled.told
-        )
-
     @property
     def diagnostics(self) -> Diagnostics:
         """How well the derivative is defined; of the elements that have a solution, in order."""
-        return self._derivative.diagnostics
+        return self.derivative.stack.diagnostics
 
     def vjp(
         self,
@@ -155,28 +132,9 @@ class LayerSolution:
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """
-        outputs = self._maps.outputs
-        if needed is not None and len(needed) != len(self._maps.parameters):
-            raise ValueError(
-                f"needed must say True or False for each of {len(self._maps.parameters)} parameters, "
-                f"got {len(needed)}"
-            )
-        stacks = self._stacks(cotangents)
-        gx, gy, gvalue = self._maps.recover_cotangent(self._x, self._y, stacks)
-        g, gd = self._data.zeros(), None
-        if any(stack is not None and o.kind != "objective" for stack, o in zip(stacks, outputs, strict=True)):
-            g = self._derivative.pull(gx, gy, np.zeros_like(gy))
-            self.info["degenerate"] = int(self._derivative.degenerate.sum())
-        if gvalue is not None:
-            direct, gd = self._maps.value_cotangent(self._data, self._d, self._x, self._y, gvalue)
-            g = ConeData(g.P + direct.P, g.A + direct.A, g.b + direct.b, g.c + direct.c)
-        g, gd = self._without_failed(g, gd, stacks)
-        arguments = self._arguments if summed else self._arguments.expand_batch()
-        pulled = self._maps.pull_back(arguments.values, g, gd, needed)
-        return tuple(
-            None if array is None else arguments.sum_to_shape(k, array).astype(self._dtype(array), copy=False)
-            for k, array in enumerate(pulled)
-        )
+        pulled = self.derivative.pull(cotangents, needed=needed, summed=summed)
+        self._count_degenerate()
+        return pulled.parameters
 
     def jvp(self, *tangents: ArrayLike | None) -> tuple[NDArray[Any], ...]:
         """Push tangents of the parameters forward to the variables.
@@ -203,79 +161,136 @@ class LayerSolution:
         DegeneracyWarning, AccuracyWarning
             As `vjp`.
         """
-        arguments = self._arguments
-        if len(tangents) != len(arguments.shapes):
-            raise ValueError(
-                f"expected {len(arguments.shapes)} tangents, one per parameter, got {len(tangents)}"
-            )
-        stacks = [self._tangent(k, tangent) for k, tangent in enumerate(tangents)]
-        change, dd = self._maps.push_forward(arguments.values, stacks)
-        dx, dy, _ = self._derivative.push(change.repeated(len(self._x)))
-        self.info["degenerate"] = int(self._derivative.degenerate.sum())
-        dvalue = None
-        if self._has_value:
-            dvalue = self._maps.value_tangent(self._data, self._d, self._x, self._y, change, dd)
-        pushed = self._maps.recover_tangent(self._x, self._y, dx, dy, dvalue)
+        pushed = self.derivative.push(tangents)
+        self._count_degenerate()
+        return pushed.values
+
+    def hvp(
+        self,
+        cotangents: Sequence[ArrayLike | None],
+        tangents: Sequence[ArrayLike | None],
+        curvature: Callable[..., Sequence[ArrayLike | None]] | None = None,
+        needed: Sequence[bool] | None = None,
+        summed: bool = True,
+    ) -> tuple[NDArray[Any] | None, ...]:
+        """Multiply the Hessian of a loss of the values, as a function of the parameters, with tangents.
+
+        Parameters
+        ----------
+        cotangents : sequence of arrays, shape (*batch, *shape), or None
+            The gradient of the loss in each value, in order; None means zero.
+        tangents : sequence of arrays, or None
+            The direction: one for each parameter, as of `jvp`.
+        curvature : callable, optional
+            The loss's own Hessian: it is given the tangents of the values, one argument each, and returns the
+            tangents of the cotangents, one for each value. By default zero: the loss is linear in the values.
+        needed, summed
+            As of `vjp`.
+
+        Returns
+        -------
+        tuple of arrays or None
+            Each in the shape in which its parameter was passed, or, not ``summed``, (*batch, *shape).
+
+        Raises
+        ------
+        ConeError
+            If a cone has no second derivative (one that was added to the registry without ``bend``).
+        ValueError
+            If a number of arrays, or a shape, does not fit.
+
+        Warns
+        -----
+        DegeneracyWarning, AccuracyWarning
+            As `vjp`; see "What a second derivative means" in the guide.
+
+        Notes
+        -----
+        Three solves with the factorised reduced system, two if the last call was of the same cotangents: the
+        derivative of the pull-back along the tangents (forward over reverse mode).
+
+        Examples
+        --------
+        The Hessian of the sum of x², for x the projection of c onto the nonnegative numbers:
+
+        >>> import cvxpy as cp, numpy as np, conediff as cd
+        >>> x, c = cp.Variable(2), cp.Parameter(2)
+        >>> layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]), [c], [x])
+        >>> solution = layer.solve(np.array([1.0, -1.0]))
+        >>> gradient = [2 * solution.values[0]]
+        >>> solution.hvp(gradient, [np.ones(2)], curvature=lambda dx: [2 * dx])[0].round(6) + 0.0
+        array([2., 0.])
+        """
+        derivative = self.derivative
+        pushed = derivative.push(tangents)
+        own = [None] * len(self.values) if curvature is None else list(curvature(*pushed.values))
+        multipliers = derivative.multipliers(cotangents)
+        turned = derivative.turn_pull(
+            tangents, pushed.point, cotangents, None, multipliers, needed=needed, summed=summed
+        )
+        pulled = derivative.pull(own, turned.point, needed=needed, summed=summed)
+        self._count_degenerate()
         return tuple(
-            self._reshape_and_cast(spec, array)
-            for spec, array in zip(self._maps.outputs, pushed, strict=True)
+            None if one is None else one + other
+            for one, other in zip(turned.parameters, pulled.parameters, strict=True)
         )
 
-    def _without_failed(
-        self, g: ConeData, gd: Array | None, cotangents: Sequence[NDArray[Any] | None]
-    ) -> tuple[ConeData, Array | None]:
-        """Put NaN, or zero, into the cotangents of elements that have no solution.
+    def jacobian(self) -> tuple[tuple[NDArray[Any], ...], ...]:
+        """Return the derivatives of all values with respect to all parameters, for each element of the batch.
 
-        Zero in any case where nothing was asked of an element: a loss that leaves it out is then right also
-        for parameters that all elements share.
+        Returns
+        -------
+        tuple of tuples of arrays
+            ``jacobian()[i][j]`` of shape (*batch, *value_i.shape, *parameter_j.shape).
+
+        Raises
+        ------
+        ValueError
+            If a parameter or a value is complex.
+
+        Warns
+        -----
+        DegeneracyWarning, AccuracyWarning
+            As `vjp`.
+
+        Notes
+        -----
+        One solve for each entry of a parameter, or of a value, whichever are fewer.
         """
-        failed = ~self.result.has_solution
-        if not failed.any():
-            return g, gd
-        asked = np.zeros(len(failed), dtype=bool)
-        for cotangent in cotangents:
-            if cotangent is not None:
-                asked |= (cotangent != 0).reshape(len(failed), -1).any(axis=1)
-        fill = np.where(asked, self.result.failed_cotangent, 0.0)
-        parts = (np.where(failed[:, None], fill[:, None], part) for part in (g.P, g.A, g.b, g.c))
-        return ConeData(*parts), None if gd is None else np.where(failed, fill, gd)
+        return jacobian(self)
 
-    def _stacks(self, cotangents: Sequence[ArrayLike | None]) -> list[NDArray[Any] | None]:
-        """Flatten the batch of the cotangents."""
-        outputs = self._maps.outputs
-        if len(cotangents) != len(outputs):
-            raise ValueError(f"expected {len(outputs)} cotangents, one per variable, got {len(cotangents)}")
-        result: list[NDArray[Any] | None] = []
-        for cotangent, spec in zip(cotangents, outputs, strict=True):
-            array = None if cotangent is None else np.asarray(cotangent)
-            if array is not None and array.shape != self.batch + spec.shape:
-                raise ValueError(
-                    f"the cotangent of {spec.name!r} must have shape {self.batch + spec.shape}, "
-                    f"but has {array.shape}"
-                )
-            result.append(None if array is None else array.reshape((len(self._x), *spec.shape)))
-        return result
+    def hessian(
+        self,
+        cotangents: Sequence[ArrayLike | None],
+        curvature: Callable[..., Sequence[ArrayLike | None]] | None = None,
+    ) -> tuple[tuple[NDArray[Any], ...], ...]:
+        """Return the Hessian of a scalar loss of the values in all parameters, for each element of the batch.
 
-    def _tangent(self, k: int, tangent: ArrayLike | None) -> NDArray[Any] | None:
-        """Bring a tangent into the form in which its parameter's value is stacked."""
-        if tangent is None:
-            return None
-        shape, value = self._arguments.shapes[k], self._arguments.values[k]
-        array = np.asarray(tangent)
-        if array.shape == shape and array.size == value.size:
-            return array.reshape(value.shape)
-        try:
-            full = np.broadcast_to(array, self.batch + value.shape[1:])
-        except ValueError:
-            name = self._maps.parameters[k].name
-            raise ValueError(
-                f"the tangent of {name!r} must have shape {shape}, but has {array.shape}"
-            ) from None
-        return full.reshape((self._arguments.count, *value.shape[1:]))
+        Parameters
+        ----------
+        cotangents, curvature
+            As of `hvp`. The loss of a batch is a sum over its elements.
 
-    def _reshape_and_cast(self, spec: OutputSpec, stack: NDArray[Any]) -> NDArray[Any]:
-        return stack.reshape(self.batch + spec.shape).astype(self._dtype(stack), copy=False)
+        Returns
+        -------
+        tuple of tuples of arrays
+            ``hessian(g)[i][j]`` of shape (*batch, *parameter_i.shape, *parameter_j.shape).
 
-    def _dtype(self, array: NDArray[Any]) -> np.dtype[Any]:
-        real = self._arguments.dtype
-        return np.result_type(real, np.complex64) if array.dtype.kind == "c" else real
+        Raises
+        ------
+        ValueError
+            If a parameter is complex, or a shape does not fit.
+
+        Warns
+        -----
+        DegeneracyWarning, AccuracyWarning
+            As `vjp`.
+
+        Notes
+        -----
+        One Hessian-vector product for each entry of a parameter: two solves each, and one in all.
+        """
+        return hessian(self, cotangents, curvature)
+
+    def _count_degenerate(self) -> None:
+        self.info["degenerate"] = int(self.derivative.stack.degenerate.sum())

@@ -9,8 +9,9 @@ The cotangent of a complex z is dL/dRe(z) + i dL/dIm(z): the gradient with respe
 Re(conj(g) dz), as in PyTorch.
 
 The modules in the order of the data flow: ``parameters`` (values to features), ``blocks`` (features to P,
-A, b, c or d), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``observability``
-(which changes reach parameters and outputs), ``packing`` (all maps as plain arrays, and back).
+A, b, c or d), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``value`` (second
+derivatives of the optimal value), ``observability`` (which changes reach parameters and outputs), ``packing``
+(all maps as plain arrays, and back).
 """
 
 from conediff.layer.maps.blocks import AffineBlock
@@ -18,5 +19,6 @@ from conediff.layer.maps.observability import MapsObservability
 from conediff.layer.maps.outputs import OutputSpec
 from conediff.layer.maps.parameters import ParameterSpec
 from conediff.layer.maps.problem import ProblemMaps
+from conediff.layer.maps.value import CurvedValue
 
-__all__ = ["AffineBlock", "MapsObservability", "OutputSpec", "ParameterSpec", "ProblemMaps"]
+__all__ = ["AffineBlock", "CurvedValue", "MapsObservability", "OutputSpec", "ParameterSpec", "ProblemMaps"]

@@ -61,6 +61,18 @@ class OutputSpec:
         linear = self._linear(dv)
         return self.value(v) * linear if self.exp else linear
 
+    def second_tangent(self, v: Array, dv: Array, other: Array) -> NDArray[Any]:
+        """Return the change of `tangent` along another tangent of x or y: that of the exponential."""
+        return np.asarray(self.value(v) * self._linear(dv) * self._linear(other))
+
+    def second_cotangent(self, v: Array, dv: Array, g: ArrayLike) -> Array:
+        """Return the change of `cotangent` along a tangent of x or y: that of the exponential."""
+        return self.cotangent(v, np.asarray(g) * self._linear(dv))
+
+    def source(self, x: Array, y: Array) -> Array:
+        """Return the vector that the output is a function of."""
+        return x if self.kind == "primal" else y
+
     def cotangent(self, v: Array, g: ArrayLike) -> Array:
         """Return the cotangent of x or y, shape (B, n or m), given that of the output, shape (B, *shape)."""
         assert self.matrix is not None, "the objective is not linear in the solution"

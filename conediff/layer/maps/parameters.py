@@ -77,6 +77,19 @@ class ParameterSpec:
             return np.concatenate([flat.real, flat.imag], axis=1)
         return np.concatenate([flat, flat / self._flat(value)], axis=1) if self.log else flat
 
+    def second_tangent(self, value: ArrayLike, tangent: ArrayLike, other: ArrayLike) -> Array:
+        """Return the change of `tangent` along another tangent of the value, shape (R, width).
+
+        Only a logarithm is curved: its second derivative is -1 / value².
+        """
+        curved = -self._flat(tangent) * self._flat(other) / self._flat(value) ** 2
+        return np.concatenate([np.zeros_like(curved), curved], axis=1)
+
+    def second_cotangent(self, value: ArrayLike, tangent: ArrayLike, g: Array) -> NDArray[Any]:
+        """Return the change of `cotangent` along a tangent of the value, shape (R, *shape)."""
+        curved: NDArray[Any] = -g[:, self.size :] * self._flat(tangent) / self._flat(value) ** 2
+        return curved.reshape((len(curved), *self.shape))
+
     def cotangent(self, value: ArrayLike, g: Array) -> NDArray[Any]:
         """Return the cotangent of the value, shape (R, *shape), given that of the features, (R, width)."""
         flat: NDArray[Any] = g[:, : self.size]

@@ -96,6 +96,10 @@ class ProblemMaps:
             None if dv is None else spec.tangent(v, dv)
             for spec, v, dv in zip(self.parameters, values, tangents, strict=True)
         ]
+        return self.linear(features)
+
+    def linear(self, features: Sequence[Array | None]) -> tuple[ConeData, Array]:
+        """Return the tangents of the data and of d for those of the features, (R, width); None means zero."""
         results = [self._linear(k, features) for k in range(len(self.blocks))]
         return ConeData(*results[:4]), results[4][:, 0]
 
@@ -148,6 +152,20 @@ class ProblemMaps:
         list of arrays, or None where not needed
             Cotangents in the shapes of the values. That of a value with one row is summed over the stack.
         """
+        sums = self.feature_cotangents(values, data, d, needed)
+        return [
+            None if total is None else spec.cotangent(v, total)
+            for spec, v, total in zip(self.parameters, values, sums, strict=True)
+        ]
+
+    def feature_cotangents(
+        self,
+        values: Sequence[ArrayLike],
+        data: ConeData,
+        d: Array | None = None,
+        needed: Sequence[bool] | None = None,
+    ) -> list[Array | None]:
+        """Do as `pull_back`, but only as far as the features, (R, width) of each parameter."""
         wanted = [True] * len(self.parameters) if needed is None else needed
         sums: list[Array | None] = [
             np.zeros((len(np.asarray(v)), spec.width)) if want else None
@@ -157,10 +175,7 @@ class ProblemMaps:
         for k, g in enumerate(gs):
             if g is not None:
                 self._accumulate(k, g, sums)
-        return [
-            None if total is None else spec.cotangent(v, total)
-            for spec, v, total in zip(self.parameters, values, sums, strict=True)
-        ]
+        return sums
 
     def _accumulate(self, k: int, g: Array, sums: Sequence[Array | None]) -> None:
         """Add matrix' g of block k to the cotangents of the features."""
@@ -192,9 +207,7 @@ class ProblemMaps:
         ValueError
             If the objective is one of the outputs and ``value`` is None.
         """
-        return [
-            _required(value) if o.kind == "objective" else o.value(_source(o, x, y)) for o in self.outputs
-        ]
+        return [_required(value) if o.kind == "objective" else o.value(o.source(x, y)) for o in self.outputs]
 
     def recover_tangent(
         self, x: Array, y: Array, dx: Array, dy: Array, dvalue: Array | None = None
@@ -205,7 +218,7 @@ class ProblemMaps:
         output.
         """
         return [
-            _required(dvalue) if o.kind == "objective" else o.tangent(_source(o, x, y), _source(o, dx, dy))
+            _required(dvalue) if o.kind == "objective" else o.tangent(o.source(x, y), o.source(dx, dy))
             for o in self.outputs
         ]
 
@@ -241,7 +254,7 @@ class ProblemMaps:
         value: Array = self.sense * (0.5 * quadratic + np.sum(data.c * x, axis=1) + d)
         return np.exp(value) if self.log_objective else value
 
-    def _slope(self, data: ConeData, d: Array, x: Array) -> Array | float:
+    def slope(self, data: ConeData, d: Array, x: Array) -> Array | float:
         """Return the derivative of the user's objective with respect to the cone program's."""
         return self.sense * self.value(data, d, x) if self.log_objective else self.sense
 
@@ -265,14 +278,14 @@ class ProblemMaps:
             - np.sum(tangent.b * y, axis=1)
             + dd
         )
-        return self._slope(data, d, x) * change
+        return self.slope(data, d, x) * change
 
     def value_cotangent(
         self, data: ConeData, d: Array, x: Array, y: Array, g: Array
     ) -> tuple[ConeData, Array]:
         """Apply the transpose of `value_tangent` to g, shape (B,): return cotangents of the data and of d."""
         P, A = self.structure.P, self.structure.A
-        weight = np.asarray(self._slope(data, d, x) * g)
+        weight = np.asarray(self.slope(data, d, x) * g)
         w = weight[:, None]
         gP = 0.5 * w * x[:, P.indices] * x[:, P.columns]
         return ConeData(gP, w * y[:, A.indices] * x[:, A.columns], -w * y, w * x), weight
@@ -285,11 +298,6 @@ class ProblemMaps:
     def from_arrays(cls, arrays: Mapping[str, Any]) -> ProblemMaps:
         """Rebuild the maps from the dictionary that `to_arrays` returned."""
         return cls(**unpack(arrays))
-
-
-def _source(output: OutputSpec, x: Array, y: Array) -> Array:
-    """Return the vector that the output is a function of."""
-    return x if output.kind == "primal" else y
 
 
 def _required(value: Array | None) -> Array:

@@ -1,0 +1,319 @@
+"""The first derivative of a layer's solution, as functions with explicit arguments.
+
+The *point* is the solution (x, y, s) of the cone programs, as an array of shape (*batch, n + 2m). It stands
+between the parameters and the values: `FirstOrder.pull` and `FirstOrder.push` take and return its cotangents
+and tangents beside those of the values, so that second derivatives can be put together from calls of them
+(`layer.second_order`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from conediff.derivative import BatchDerivative
+from conediff.derivative.kkt_derivative import Multipliers, Tangent
+from conediff.layer.arguments import Arguments
+from conediff.layer.compiled import CompiledProblem
+from conediff.layer.maps import OutputSpec
+from conediff.program import Array, ConeData, Point
+from conediff.solver.result import SolveResult
+from conediff.solver.settings import Settings
+
+Arrays = tuple[NDArray[Any] | None, ...]
+Given = Sequence[ArrayLike | None]
+Stacks = list[NDArray[Any] | None]
+Shapes = list[tuple[int, ...]]
+
+
+class Pulled(NamedTuple):
+    """What `FirstOrder.pull` returns.
+
+    Attributes
+    ----------
+    parameters : tuple of arrays or None
+        Cotangents, as those of `LayerSolution.vjp`.
+    multipliers : array, shape (*batch, n + m)
+        float64; an argument of `LayerDerivative.curve` and `turn_pull`, which saves a solve.
+    """
+
+    parameters: Arrays
+    multipliers: Array
+
+
+class Pushed(NamedTuple):
+    """What `FirstOrder.push` and `LayerDerivative.turn_push` return.
+
+    Attributes
+    ----------
+    values : tuple of arrays
+        Tangents of the values, as those of `LayerSolution.jvp`.
+    point : array, shape (*batch, n + 2m)
+        float64: the tangent of the point.
+    """
+
+    values: tuple[NDArray[Any], ...]
+    point: Array
+
+
+class FirstOrder:
+    """The first derivative of a solved batch of a layer.
+
+    Parameters
+    ----------
+    compiled : CompiledProblem
+    arguments : Arguments
+    data : ConeData
+    d : array, shape (B,) or (1,)
+        The constant of the objective.
+    result : SolveResult
+    settings : Settings
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledProblem,
+        arguments: Arguments,
+        data: ConeData,
+        d: Array,
+        result: SolveResult,
+        settings: Settings,
+    ) -> None:
+        self._compiled, self._maps, self._arguments = compiled, compiled.maps, arguments
+        self._data, self._d, self._result, self._settings = data, d, result, settings
+        # Certificates of failed elements are not solutions.
+        solved = result.has_solution[:, None]
+        self._point = Point(*(np.where(solved, part, np.nan) for part in result.point))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the factorisations, which are made again when they are needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "stack"}
+
+    @cached_property
+    def stack(self) -> BatchDerivative:
+        """The derivative of the cone programs."""
+        compiled = self._compiled
+        return BatchDerivative(
+            compiled.solver, self._data, self._result, self._settings, compiled.observability, compiled.told
+        )
+
+    @property
+    def shapes(self) -> tuple[Shapes, Shapes]:
+        """Shapes of one element's values and parameters, which have to be real.
+
+        Raises
+        ------
+        ValueError
+            If one is complex.
+        """
+        outputs, parameters = self._maps.outputs, self._maps.parameters
+        found = [o.name for o in outputs if o.complex] + [p.name for p in parameters if p.complex]
+        if found:
+            raise ValueError(
+                f"{found[0]!r} is complex, and has no matrix of derivatives: use jvp, vjp or hvp"
+            )
+        return [o.shape for o in outputs], [p.shape for p in parameters]
+
+    def values(self) -> tuple[NDArray[Any], ...]:
+        """Return the values of the outputs, shape (*batch, *shape); NaN where there is no solution."""
+        x, y, _ = self._point
+        value = self._maps.value(self._data, self._d, x) if self._has_value else None
+        return self._outputs(self._maps.recover(x, y, value))
+
+    def dual(self, spec: OutputSpec) -> NDArray[Any]:
+        """Return a dual variable, shape (*batch, *shape)."""
+        value = spec.value(self._point.y)
+        return self._arguments.cast(value.reshape(self._arguments.batch + spec.shape))
+
+    @property
+    def point(self) -> Array:
+        """The point (x, y, s), shape (*batch, n + 2m), float64; NaN where an element has no solution."""
+        return self._joined(self._point)
+
+    def pull(
+        self,
+        cotangents: Given,
+        point: ArrayLike | None = None,
+        *,
+        needed: Sequence[bool] | None = None,
+        summed: bool = True,
+    ) -> Pulled:
+        """Pull cotangents of the values and of the point back to the parameters.
+
+        Parameters
+        ----------
+        cotangents : sequence of arrays, shape (*batch, *shape), or None
+            One for each value, in order; None means zero.
+        point : array, shape (*batch, n + 2m), optional
+            Cotangent of the point; zero by default.
+        needed, summed
+            As of `LayerSolution.vjp`.
+        """
+        stacks = self._stacks(cotangents)
+        g, gvalue = self._point_cotangent(stacks, point)
+        data, gd, r = self._pull_data(g, gvalue)
+        asked = self._asked(stacks, point)
+        return Pulled(self._to_parameters(data, gd, asked, needed, summed), self._joined(r))
+
+    def push(self, tangents: Given) -> Pushed:
+        """Push tangents of the parameters forward to the values and the point.
+
+        Parameters
+        ----------
+        tangents : sequence of arrays, or None
+            As of `LayerSolution.jvp`.
+        """
+        change, dd = self._data_tangent(tangents)
+        moved = self.stack.push(change.repeated(len(self._point.x)))
+        dvalue = None
+        if self._has_value:
+            dvalue = self._maps.value_tangent(self._data, self._d, *self._point[:2], change, dd)
+        values = self._maps.recover_tangent(*self._point[:2], moved.dx, moved.dy, dvalue)
+        return Pushed(self._outputs(values), self._joined(moved))
+
+    def multipliers(self, cotangents: Given, point: ArrayLike | None = None) -> Array:
+        """Return the multipliers of `pull`, without a solve if the last one was of the same cotangents."""
+        g, _ = self._point_cotangent(self._stacks(cotangents), point)
+        count, structure = len(self._point.x), self._maps.structure
+        if g is None:
+            return self._joined([np.zeros((count, structure.n + structure.m))])
+        return self._joined(self.stack.multipliers(*g))
+
+    def _data_tangent(self, tangents: Given) -> tuple[ConeData, Array]:
+        """Return the tangents of the data and of d for those of the parameters."""
+        return self._maps.push_forward(
+            self._arguments.values, self._arguments.tangents(tangents, self._names)
+        )
+
+    def _point_cotangent(
+        self, stacks: Stacks, point: ArrayLike | None
+    ) -> tuple[Tangent | None, Array | None]:
+        """Return the cotangents of the point and of the optimal value; None where they are zero."""
+        outputs = zip(stacks, self._maps.outputs, strict=True)
+        is_reached = any(stack is not None and o.kind != "objective" for stack, o in outputs)
+        gx, gy, gvalue = self._maps.recover_cotangent(self._point.x, self._point.y, stacks)
+        gs = np.zeros_like(gy)
+        if point is not None:
+            own = self._split(point, 3)
+            if any(part.any() for part in own):
+                gx, gy, gs, is_reached = gx + own[0], gy + own[1], gs + own[2], True
+        return (Tangent(gx, gy, gs) if is_reached else None), gvalue
+
+    def _pull_data(
+        self, g: Tangent | None, gvalue: Array | None
+    ) -> tuple[ConeData, Array | None, Multipliers]:
+        """Return cotangents of the data and of d, and the multipliers of the cone programs' derivative."""
+        count, n, m = len(self._point.x), self._maps.structure.n, self._maps.structure.m
+        data, gd, r = self._data.zeros(), None, Multipliers(np.zeros((count, n)), np.zeros((count, m)))
+        if g is not None:
+            data = self.stack.pull(*g)
+            r = Multipliers(-data.c, data.b)
+        if gvalue is not None:
+            direct, gd = self._maps.value_cotangent(self._data, self._d, *self._point[:2], gvalue)
+            data = summed_data(data, direct)
+        return data, gd, r
+
+    def _to_parameters(
+        self,
+        data: ConeData,
+        d: Array | None,
+        asked: NDArray[np.bool_],
+        needed: Sequence[bool] | None,
+        summed: bool,
+    ) -> Arrays:
+        """Bring cotangents of the data and of d back to the parameters, in the shapes that the user sees."""
+        self._check_needed(needed)
+        data, d = self._without_failed(data, d, asked)
+        arguments = self._arguments if summed else self._arguments.expand_batch()
+        pulled = self._maps.pull_back(arguments.values, data, d, needed)
+        return tuple(
+            None if array is None else arguments.cast(arguments.sum_to_shape(k, array))
+            for k, array in enumerate(pulled)
+        )
+
+    def _without_failed(
+        self, data: ConeData, d: Array | None, asked: NDArray[np.bool_]
+    ) -> tuple[ConeData, Array | None]:
+        """Put NaN, or zero, into the cotangents of elements that have no solution.
+
+        Zero in any case where nothing was asked of an element: a loss that leaves it out is then right also
+        for parameters that all elements share.
+        """
+        failed = ~self._result.has_solution
+        if not failed.any():
+            return data, d
+        fill = np.where(asked, self._result.failed_cotangent, 0.0)
+        parts = (np.where(failed[:, None], fill[:, None], part) for part in (data.P, data.A, data.b, data.c))
+        return ConeData(*parts), None if d is None else np.where(failed, fill, d)
+
+    def _asked(self, stacks: Stacks, point: ArrayLike | None) -> NDArray[np.bool_]:
+        """Whether a cotangent asks something of an element, shape (B,); used where elements have failed."""
+        asked = np.zeros(len(self._point.x), dtype=bool)
+        if self._result.has_solution.all():
+            return asked  # nobody reads it
+        for array in [*stacks, *([] if point is None else self._split(point, 3))]:
+            if array is not None:
+                asked |= (array != 0).any(axis=tuple(range(1, array.ndim)))
+        return asked
+
+    def _check_needed(self, needed: Sequence[bool] | None) -> None:
+        if needed is not None and len(needed) != len(self._maps.parameters):
+            raise ValueError(
+                f"needed must say True or False for each of {len(self._maps.parameters)} parameters, "
+                f"got {len(needed)}"
+            )
+
+    def _stacks(self, cotangents: Given) -> Stacks:
+        """Flatten the batch of the cotangents."""
+        outputs = self._maps.outputs
+        if len(cotangents) != len(outputs):
+            raise ValueError(f"expected {len(outputs)} cotangents, one per variable, got {len(cotangents)}")
+        result: Stacks = []
+        for cotangent, spec in zip(cotangents, outputs, strict=True):
+            array = None if cotangent is None else np.asarray(cotangent)
+            shape = self._arguments.batch + spec.shape
+            if array is not None and array.shape != shape:
+                raise ValueError(
+                    f"the cotangent of {spec.name!r} must have shape {shape}, but has {array.shape}"
+                )
+            result.append(None if array is None else array.reshape((len(self._point.x), *spec.shape)))
+        return result
+
+    def _outputs(self, stacks: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        arguments, outputs = self._arguments, self._maps.outputs
+        return tuple(
+            arguments.cast(stack.reshape(arguments.batch + spec.shape))
+            for stack, spec in zip(stacks, outputs, strict=True)
+        )
+
+    @property
+    def _has_value(self) -> bool:
+        return any(spec.kind == "objective" for spec in self._maps.outputs)
+
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self._maps.parameters]
+
+    def _joined(self, parts: Sequence[Array]) -> Array:
+        """Join arrays (B, k) to one of shape (*batch, sum of k)."""
+        joined = np.concatenate(parts, axis=1)
+        return joined.reshape(self._arguments.batch + joined.shape[1:])
+
+    def _split(self, joined: ArrayLike, parts: int) -> list[Array]:
+        """Split a point (*batch, n + 2m) into three stacks, or multipliers (*batch, n + m) into two."""
+        n, m, batch = self._maps.structure.n, self._maps.structure.m, self._arguments.batch
+        array, shape = np.asarray(joined, dtype=np.float64), (*batch, n + (parts - 1) * m)
+        if array.shape != shape:
+            what = "a point" if parts == 3 else "multipliers"
+            raise ValueError(f"{what} must have shape {shape}, but got {array.shape}")
+        rows = array.reshape(len(self._point.x), shape[-1])
+        return np.split(rows, [n, n + m][: parts - 1], axis=1)
+
+
+def summed_data(one: ConeData, other: ConeData) -> ConeData:
+    """Return the sum of two cotangents of the data."""
+    return ConeData(one.P + other.P, one.A + other.A, one.b + other.b, one.c + other.c)

@@ -1,0 +1,73 @@
+"""Jacobians and Hessians of a layer's solution, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from conediff.layer.solution import LayerSolution
+
+Matrix = tuple[tuple[NDArray[Any], ...], ...]
+Shapes = list[tuple[int, ...]]
+
+
+def jacobian(solution: LayerSolution) -> Matrix:
+    """See `LayerSolution.jacobian`."""
+    values, parameters = solution.derivative.shapes
+    batch = solution.batch
+    if _entries(parameters) <= _entries(values):
+        pushed = [solution.jvp(*unit) for unit in _units(parameters)]
+        return _blocks(pushed, [batch + shape for shape in values], parameters)
+    units = ([np.broadcast_to(one, batch + one.shape) for one in unit] for unit in _units(values))
+    pulled = [solution.vjp(*unit, summed=False) for unit in units]
+    found = _blocks(pulled, [batch + shape for shape in parameters], values)
+    return tuple(
+        tuple(_turned(found[j][i], len(batch), len(parameter)) for j, parameter in enumerate(parameters))
+        for i in range(len(values))
+    )
+
+
+def _turned(block: NDArray[Any], batch: int, parameter: int) -> NDArray[Any]:
+    """Move the last axes, those of a value, in front of those of a parameter."""
+    axes = range(block.ndim)
+    return block.transpose(*axes[:batch], *axes[batch + parameter :], *axes[batch : batch + parameter])
+
+
+def hessian(
+    solution: LayerSolution, cotangents: Sequence[Any], curvature: Callable[..., Any] | None
+) -> Matrix:
+    """See `LayerSolution.hessian`."""
+    _, parameters = solution.derivative.shapes
+    columns = [solution.hvp(cotangents, unit, curvature, summed=False) for unit in _units(parameters)]
+    return _blocks(columns, [solution.batch + shape for shape in parameters], parameters)
+
+
+def _entries(shapes: Shapes) -> int:
+    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+
+
+def _units(shapes: Shapes) -> Iterator[list[NDArray[Any]]]:
+    """For each entry of each array, arrays that are one there and zero elsewhere."""
+    for k, shape in enumerate(shapes):
+        for index in np.ndindex(*shape):
+            unit = [np.zeros(other) for other in shapes]
+            unit[k][index] = 1.0
+            yield unit
+
+
+def _blocks(columns: Sequence[Sequence[Any]], rows: Shapes, shapes: Shapes) -> Matrix:
+    """Arrange columns, one for each entry of arrays of these shapes, as blocks [row][array]."""
+    ends = np.cumsum([0] + [_entries([shape]) for shape in shapes])
+    return tuple(
+        tuple(
+            np.stack([column[i] for column in columns[ends[j] : ends[j + 1]]], axis=-1).reshape(row + shape)
+            if ends[j] < ends[j + 1]
+            else np.zeros(row + shape)
+            for j, shape in enumerate(shapes)
+        )
+        for i, row in enumerate(rows)
+    )
