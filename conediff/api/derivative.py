@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike
 
+from conediff.api.given import (
+    COTANGENTS,
+    TANGENTS,
+    Curvature,
+    Given,
+    listed,
+    own_curvature,
+    row,
+    rows,
+    shaped,
+)
 from conediff.derivative import BatchDerivative as StackDerivative
 from conediff.derivative import Diagnostics
-from conediff.program import Array, ConeData, Products
+from conediff.derivative.kkt_derivative import Tangent
+from conediff.derivative.second_order import hvp
+from conediff.program import Array, ConeData, Products, products
 
 
 class DataTangent(NamedTuple):
@@ -69,17 +83,8 @@ class Derivative:
         -----
         One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019).
         """
-        structure, x, y = self._stack.structure, self._x, self._y
-        n, m = structure.n, structure.m
-        dPx, dAx, dAty = np.zeros(n), np.zeros(m), np.zeros(n)
-        if dP is not None:
-            dP = _shaped("dP", dP, (n, n))
-            dPx = (dP @ x + dP.T @ x) / 2
-        if dA is not None:
-            dA = _shaped("dA", dA, (m, n))
-            dAx, dAty = dA @ x, dA.T @ y
-        change = Products(dPx[None], dAx[None], dAty[None], _row("db", db, m), _row("dc", dc, n))
-        dx, dy, ds = self._stack.jvp(change)
+        change = self._change((dP, dA, db, dc))
+        dx, dy, ds = self._stack.jvp(change(self._x[None], self._y[None]))
         return dx[0], dy[0], ds[0]
 
     def vjp(
@@ -119,10 +124,92 @@ class Derivative:
         One solve with the factorised reduced system; Busseti, Moursi, Boyd (2019), and Healey, Nobel,
         Boyd (2025) for P.
         """
+        return self._data(self._stack.pull(*self._cotangent((dx, dy, ds))))
+
+    def hvp(self, cotangents: Given, tangents: Given, curvature: Curvature | None = None) -> DataTangent:
+        r"""Multiply the Hessian of a loss of the solution, as a function of the data, with a perturbation.
+
+        .. math:: \nabla^2 (\ell \circ S)(P, A, b, c)\,(dP, dA, db, dc)
+
+        Parameters
+        ----------
+        cotangents : sequence or mapping
+            The gradient of the loss at the solution, as `vjp` takes it: (dx, dy, ds), or a mapping with some
+            of these names. None means zero.
+        tangents : sequence or mapping
+            The perturbation, as `jvp` takes it: (dP, dA, db, dc), or a mapping with some of these names.
+        curvature : callable, optional
+            The loss's own Hessian: ``curvature(dx, dy, ds)`` is given a tangent of the solution and returns
+            that of the gradient, a sequence or mapping like ``cotangents``. By default zero: the loss is
+            linear.
+
+        Returns
+        -------
+        DataTangent
+            As of `vjp`.
+
+        Raises
+        ------
+        ConeError
+            If a cone has no second derivative (one that was added to the registry without ``bend``).
+        ValueError
+            If a shape does not fit the program's, or a name is unknown.
+
+        Warns
+        -----
+        DegeneracyWarning, AccuracyWarning
+            As `vjp`; see "What a second derivative means" in the guide.
+
+        Notes
+        -----
+        Three solves with the factorised reduced system, two if the last call was of the same cotangents: the
+        derivative of the pull-back along the perturbation. See "Second derivatives" in the guide.
+
+        Examples
+        --------
+        The projection of -c onto x >= 0, and the Hessian of the sum of x² / 2 in c:
+
+        >>> import numpy as np, conediff as cd
+        >>> program = cd.ConeProgram(-np.eye(2), np.zeros(2), [-1.0, 1.0], {"l": 2}, np.eye(2))
+        >>> solution = cd.solve(program)
+        >>> derivative, direction = solution.derivative(), {"dc": np.ones(2)}
+        >>> product = derivative.hvp({"dx": solution.x}, direction, lambda dx, dy, ds: {"dx": dx})
+        >>> product.dc.round(6) + 0.0
+        array([1., 0.])
+        """
+        own = None
+        if curvature is not None:
+            own = partial(own_curvature, curvature, lambda part: part[0], self._cotangent)
+        g = Tangent(*self._cotangent(listed(COTANGENTS, cotangents)))
+        change = self._change(listed(TANGENTS, tangents))
+        return self._data(hvp(self._stack, change, (self._x[None], self._y[None]), g, own))
+
+    def _change(self, tangent: Sequence[Any]) -> Callable[[Array, Array], Products]:
+        """Return the products of a perturbation of the data with any two vectors, each a stack of one."""
+        dP, dA, db, dc = tangent
+        n, m = self._stack.structure.n, self._stack.structure.m
+        if dP is not None:
+            dP = shaped("dP", dP, (n, n))
+        if dA is not None:
+            dA = shaped("dA", dA, (m, n))
+        b, c = row("db", db, m), row("dc", dc, n)
+
+        def change(x: Array, y: Array) -> Products:
+            Px, Ax, Aty = np.zeros(n), np.zeros(m), np.zeros(n)
+            if dP is not None:
+                Px = (dP @ x[0] + dP.T @ x[0]) / 2
+            if dA is not None:
+                Ax, Aty = dA @ x[0], dA.T @ y[0]
+            return Products(Px[None], Ax[None], Aty[None], b, c)
+
+        return change
+
+    def _cotangent(self, cotangents: Sequence[Any]) -> tuple[Array, Array, Array]:
+        structure, (dx, dy, ds) = self._stack.structure, cotangents
+        return row("dx", dx, structure.n), row("dy", dy, structure.m), row("ds", ds, structure.m)
+
+    def _data(self, g: ConeData) -> DataTangent:
         structure = self._stack.structure
-        g = self._stack.pull(
-            _row("dx", dx, structure.n), _row("dy", dy, structure.m), _row("ds", ds, structure.m)
-        )
         # Copies: the sparsity is the program's own, and SciPy has methods that change it in place.
         dP, dA = structure.P.matrix(g.P[0]).copy(), structure.A.matrix(g.A[0]).copy()
         return DataTangent(dP, dA, g.b[0], g.c[0])
@@ -136,8 +223,8 @@ class Derivative:
 class BatchDerivative:
     """Derivatives of the solution maps of a batch; NaN where there is no solution."""
 
-    def __init__(self, stack: StackDerivative) -> None:
-        self._stack = stack
+    def __init__(self, stack: StackDerivative, x: Array, y: Array) -> None:
+        self._stack, self._at = stack, (x, y)
 
     def jvp(
         self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None
@@ -147,23 +234,15 @@ class BatchDerivative:
         Parameters
         ----------
         dP, dA : arrays, shape (B, nnz), optional
-            Values on the sparsity of P (both triangles) and of A, in CSC order.
+            Values on the sparsity of P (both triangles, of which the symmetric part counts) and of A, in CSC
+            order.
         db, dc : arrays, shape (B, m), (B, n), optional
 
         Returns
         -------
         dx, dy, ds : arrays, shape (B, n), (B, m), (B, m)
         """
-        structure, count = self._stack.structure, self._stack.count
-        P, A = structure.P.nnz, structure.A.nnz
-        return self._stack.push(
-            ConeData(
-                _rows("dP", dP, count, P),
-                _rows("dA", dA, count, A),
-                _rows("db", db, count, structure.m),
-                _rows("dc", dc, count, structure.n),
-            )
-        )
+        return self._stack.push(self._change((dP, dA, db, dc)))
 
     def vjp(self, dx: Any = None, dy: Any = None, ds: Any = None) -> DataTangent:
         """Apply the adjoints; see `Derivative.vjp`.
@@ -178,36 +257,52 @@ class BatchDerivative:
             ``dP`` and ``dA`` as values (B, nnz) on the sparsity of P and A, in CSC order; ``db`` (B, m);
             ``dc`` (B, n).
         """
-        structure, count = self._stack.structure, self._stack.count
-        g = self._stack.pull(
-            _rows("dx", dx, count, structure.n),
-            _rows("dy", dy, count, structure.m),
-            _rows("ds", ds, count, structure.m),
-        )
+        g = self._stack.pull(*self._cotangent((dx, dy, ds)))
         return DataTangent(g.P, g.A, g.b, g.c)
+
+    def hvp(self, cotangents: Given, tangents: Given, curvature: Curvature | None = None) -> DataTangent:
+        """Multiply Hessians with perturbations, element by element; see `Derivative.hvp`.
+
+        Parameters
+        ----------
+        cotangents, tangents : sequence or mapping
+            Of arrays as `vjp` and `jvp` take them.
+        curvature : callable, optional
+            Is given the tangents of all solutions, shapes (B, n), (B, m), (B, m).
+
+        Returns
+        -------
+        DataTangent
+            As of `vjp`.
+        """
+        own = None
+        if curvature is not None:
+            own = partial(own_curvature, curvature, lambda part: part, self._cotangent)
+        change, structure = self._change(listed(TANGENTS, tangents)), self._stack.structure
+        g = Tangent(*self._cotangent(listed(COTANGENTS, cotangents)))
+        found = hvp(self._stack, partial(products, structure, change), self._at, g, own)
+        return DataTangent(found.P, found.A, found.b, found.c)
+
+    def _change(self, tangent: Sequence[Any]) -> ConeData:
+        """Read a perturbation; of dP its symmetric part."""
+        (dP, dA, db, dc), structure, count = tangent, self._stack.structure, self._stack.count
+        P = rows("dP", dP, count, structure.P.nnz)
+        return ConeData(
+            (P + P[:, structure.P.mirror]) / 2,
+            rows("dA", dA, count, structure.A.nnz),
+            rows("db", db, count, structure.m),
+            rows("dc", dc, count, structure.n),
+        )
+
+    def _cotangent(self, cotangents: Sequence[Any]) -> tuple[Array, Array, Array]:
+        structure, count, (dx, dy, ds) = self._stack.structure, self._stack.count, cotangents
+        return (
+            rows("dx", dx, count, structure.n),
+            rows("dy", dy, count, structure.m),
+            rows("ds", ds, count, structure.m),
+        )
 
     @property
     def diagnostics(self) -> Diagnostics:
         """Of the elements that have a solution, in order."""
         return self._stack.diagnostics
-
-
-def _shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:
-    matrix: Any = value if sp.issparse(value) else np.asarray(value, dtype=np.float64)
-    if matrix.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, but has {matrix.shape}")
-    return matrix
-
-
-def _row(name: str, value: ArrayLike | None, size: int) -> Array:
-    vector = np.zeros(size) if value is None else np.asarray(value, dtype=np.float64)
-    if vector.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), but has {vector.shape}")
-    return vector[None]
-
-
-def _rows(name: str, value: Any, count: int, size: int) -> Array:
-    rows = np.zeros((1, size)) if value is None else np.asarray(value, dtype=np.float64)
-    if value is not None and rows.shape != (count, size):
-        raise ValueError(f"{name} must have shape ({count}, {size}), but has {rows.shape}")
-    return np.broadcast_to(rows, (count, size))

@@ -105,7 +105,8 @@ class Solutions:
 
     def derivative(self, method: str | None = None) -> BatchDerivative:
         """Return the derivatives of all solution maps; see `Solution.derivative`."""
-        return BatchDerivative(self._batch.derivative(method))
+        result = self._batch.result
+        return BatchDerivative(self._batch.derivative(method), result.x, result.y)
 
     def __len__(self) -> int:
         return len(self.x)
