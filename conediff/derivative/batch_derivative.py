@@ -48,8 +48,8 @@ class BatchDerivative(SecondOrder):
     Notes
     -----
     Four things are remembered from one call to the next, and none changes an answer: ``told``,
-    ``degenerate``, the reports of programs whose answer came from M, and the multipliers of the last `pull`,
-    which second derivatives ask for again.
+    ``degenerate``, the reports of programs whose answer came from M, and the multipliers of the last two
+    pull-backs, which second derivatives ask for again.
     """
 
     def __init__(
@@ -80,11 +80,13 @@ class BatchDerivative(SecondOrder):
         self._told = set() if told is None else told
         self.degenerate = np.zeros(self.index.size, dtype=bool)
         self._least_squares: dict[int, LinearSolution] = {}
-        self._last_pull: tuple[list[Array], list[Array]] | None = None  # cotangents and multipliers
+        # Cotangents and multipliers of the last two pull-backs: a Hessian-vector product makes two, and the
+        # next one at the same point repeats the first.
+        self._pulls: list[tuple[list[Array], list[Array]]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but the factorisations, which are made again when they are needed."""
-        forgotten = {"_factors": {}, "_derivatives": {}, "_may_send": False, "_last_pull": None}
+        forgotten = {"_factors": {}, "_derivatives": {}, "_may_send": False, "_pulls": []}
         return {**self.__dict__, **forgotten}
 
     def _cut(self) -> list[slice]:
@@ -128,16 +130,16 @@ class BatchDerivative(SecondOrder):
 
     def _multipliers(self, cotangent: list[Array]) -> list[Array]:
         found = self._answer("vjp", lambda part: tuple(_rows(array, part) for array in cotangent))
-        self._last_pull = [array.copy() for array in cotangent], found
+        self._pulls = [([array.copy() for array in cotangent], found), *self._pulls[:1]]
         return found
 
     def multipliers(self, gx: Array, gy: Array, gs: Array) -> Multipliers:
-        """Return -gc and gb of `pull`, shapes (B, n) and (B, m); no solve if it was the last pull-back."""
-        cotangent, last = [self._taken(array) for array in (gx, gy, gs)], self._last_pull
-        if last is not None and all(map(np.array_equal, last[0], cotangent)):
-            found = last[1]
-        else:
-            found = self._multipliers(cotangent)
+        """Return -gc and gb of `pull`, shapes (B, n) and (B, m), from memory if they are remembered."""
+        cotangent = [self._taken(array) for array in (gx, gy, gs)]
+        known = [pull for pull in self._pulls if all(map(np.array_equal, pull[0], cotangent))]
+        if known:
+            self._pulls = [known[0], *(pull for pull in self._pulls if pull is not known[0])]
+        found = known[0][1] if known else self._multipliers(cotangent)
         return Multipliers(*(self._filled(rows, self._fill) for rows in found))
 
     @property
