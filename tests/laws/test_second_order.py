@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conediff as cd
-from conediff.cones import ProductCone
+from conediff.cones import ProductCone, svec
 from conediff.derivative.second_order import added
 from conediff.program import ConeData, Products, products
 from tests.programs import (
@@ -325,5 +325,9 @@ def large(rng, cones, n=20):
     """A program with large cones, strongly convex, away from kinks."""
     m = ProductCone.from_dict(cones).dim
     v = 2 * rng.standard_normal(m)
+    if "s" in cones:  # of rank 3 in the dual, so that y is unique
+        order = cones["s"][0]
+        Q, _ = np.linalg.qr(rng.standard_normal((order, order)))
+        v = svec((Q * np.where(np.arange(order) < 3, 2.0, -1.0 - rng.random(order))) @ Q.T)
     A = rng.standard_normal((m, n)) / np.sqrt(n)
     return program(v, rng.standard_normal(n), A, np.eye(n), cones)
