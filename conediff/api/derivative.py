@@ -139,9 +139,8 @@ class Derivative:
         tangents : sequence or mapping
             The perturbation, as `jvp` takes it: (dP, dA, db, dc), or a mapping with some of these names.
         curvature : callable, optional
-            The loss's own Hessian: ``curvature(dx, dy, ds)`` is given a tangent of the solution and returns
-            that of the gradient, a sequence or mapping like ``cotangents``. By default zero: the loss is
-            linear.
+            The loss's own Hessian, zero by default: ``curvature(dx, dy, ds)`` is given a tangent of the
+            solution and returns that of the gradient, in the form of ``cotangents``.
 
         Returns
         -------
@@ -162,8 +161,8 @@ class Derivative:
 
         Notes
         -----
-        Three solves with the factorised reduced system, two if the last call was of the same cotangents: the
-        derivative of the pull-back along the perturbation. See "Second derivatives" in the guide.
+        Three solves with the factorised reduced system, two if the last call was of the same cotangents. See
+        "Second derivatives" in the guide for the formulas.
 
         Examples
         --------
@@ -177,9 +176,7 @@ class Derivative:
         >>> product.dc.round(6) + 0.0
         array([1., 0.])
         """
-        own = None
-        if curvature is not None:
-            own = partial(own_curvature, curvature, lambda part: part[0], self._cotangent)
+        own = own_curvature(curvature, lambda part: part[0], self._cotangent)
         g = Tangent(*self._cotangent(listed(COTANGENTS, cotangents)))
         change = self._change(listed(TANGENTS, tangents))
         return self._data(hvp(self._stack, change, (self._x[None], self._y[None]), g, own))
@@ -204,9 +201,10 @@ class Derivative:
 
         return change
 
-    def _cotangent(self, cotangents: Sequence[Any]) -> tuple[Array, Array, Array]:
-        structure, (dx, dy, ds) = self._stack.structure, cotangents
-        return row("dx", dx, structure.n), row("dy", dy, structure.m), row("ds", ds, structure.m)
+    def _cotangent(self, cotangents: Sequence[Any]) -> list[Array]:
+        n, m = self._stack.structure.n, self._stack.structure.m
+        given = zip(COTANGENTS, cotangents, (n, m, m), strict=True)
+        return [row(name, value, size) for name, value, size in given]
 
     def _data(self, g: ConeData) -> DataTangent:
         structure = self._stack.structure
@@ -275,9 +273,7 @@ class BatchDerivative:
         DataTangent
             As of `vjp`.
         """
-        own = None
-        if curvature is not None:
-            own = partial(own_curvature, curvature, lambda part: part, self._cotangent)
+        own = own_curvature(curvature, lambda part: part, self._cotangent)
         change, structure = self._change(listed(TANGENTS, tangents)), self._stack.structure
         g = Tangent(*self._cotangent(listed(COTANGENTS, cotangents)))
         found = hvp(self._stack, partial(products, structure, change), self._at, g, own)
@@ -294,13 +290,10 @@ class BatchDerivative:
             rows("dc", dc, count, structure.n),
         )
 
-    def _cotangent(self, cotangents: Sequence[Any]) -> tuple[Array, Array, Array]:
-        structure, count, (dx, dy, ds) = self._stack.structure, self._stack.count, cotangents
-        return (
-            rows("dx", dx, count, structure.n),
-            rows("dy", dy, count, structure.m),
-            rows("ds", ds, count, structure.m),
-        )
+    def _cotangent(self, cotangents: Sequence[Any]) -> list[Array]:
+        n, m, count = self._stack.structure.n, self._stack.structure.m, self._stack.count
+        given = zip(COTANGENTS, cotangents, (n, m, m), strict=True)
+        return [rows(name, value, count, size) for name, value, size in given]
 
     @property
     def diagnostics(self) -> Diagnostics:

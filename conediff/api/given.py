@@ -56,10 +56,11 @@ def listed(names: tuple[str, ...], given: Given) -> list[Any]:
 
 
 def own_curvature(
-    curvature: Curvature,
+    curvature: Curvature | None,
     shown: Callable[[Array], Array],
-    read: Callable[[Sequence[Any]], tuple[Array, Array, Array]],
-    moved: Tangent,
-) -> tuple[Array, Array, Array]:
-    """Apply the loss's own Hessian, as the user wrote it, to a tangent of the solutions."""
-    return read(listed(COTANGENTS, curvature(*map(shown, moved))))
+    read: Callable[[Sequence[Any]], list[Array]],
+) -> Callable[[Tangent], list[Array]] | None:
+    """Return the loss's own Hessian as a function of stacks, from the user's, which sees what is ``shown``."""
+    if curvature is None:
+        return None
+    return lambda moved: read(listed(COTANGENTS, curvature(*map(shown, moved))))

@@ -211,10 +211,8 @@ class DerivativeDefaults:
 
     def bend(self, h: Array, k: Array) -> Array:
         """Raise ConeError: second derivatives of programs with this cone are not available."""
-        name = type(self).__name__
-        raise ConeError(
-            f"second derivatives need the derivative of D: write {name}.bend(h, k), see docs/extending.md"
-        )
+        what = f"{type(self).__name__}.bend(h, k), see docs/extending.md"
+        raise ConeError(f"second derivatives need the derivative of D: write {what}")
 
     @property
     def low_rank(self) -> LowRankPart | None:

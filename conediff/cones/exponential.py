@@ -77,8 +77,7 @@ class _Split:
     def third_derivative(self, eigenvalues: Eigenvalues) -> Array:
         """Return q of `conediff.cones.surface.Bending`, shape (N, 3).
 
-        The rays turn at the rates |N|/|P|², |P|/|N|² per unit of ρ (here in the scalings of `_rays`), and the
-        logarithmic derivative of their quotient is 1 - 3 (t_x t_y + t_z²).
+        The rays turn at rates |N|/|P|² and |P|/|N|² (in the scalings of `_rays`), and ℓ = 1 - 3 (t_x t_y + t_z²).
         """
         at = self.surface
         p, n, t = np.moveaxis(eigenvalues.vectors[at], 2, 0)
@@ -207,7 +206,7 @@ class ExponentialProjection:
         """Return D, by its eigenvalues: see `conediff.cones.surface`."""
         eigenvalues = self._split.eigenvalues()
         values = eigenvalues.polar if self._onto_polar else eigenvalues.primal
-        # D of the polar is I - D of K, and v is minus the split point: T is that of K there, for both cones.
+        # D of the polar is I - D of K, and the dual's v is minus the split point: T is that of K for both.
         third = partial(self._split.third_derivative, eigenvalues)
         return eigenvalues.blocks(values, self.point.shape[:-1], self._split.margin, third)
 

@@ -214,5 +214,4 @@ def hvp(
     q, p = stack.curve(change(*r), moved, g, r)
     if curvature is not None:
         p = Tangent(*(part + own for part, own in zip(p, curvature(moved), strict=True)))
-    pulled = stack.pull(*p)
-    return ConeData(pulled.P + q.P, pulled.A + q.A, pulled.b + q.b, pulled.c + q.c)
+    return stack.pull(*p).plus(q)

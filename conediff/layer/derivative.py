@@ -27,7 +27,6 @@ from conediff.solver.settings import Settings
 Arrays = tuple[NDArray[Any] | None, ...]
 Given = Sequence[ArrayLike | None]
 Stacks = list[NDArray[Any] | None]
-Shapes = list[tuple[int, ...]]
 
 
 class Pulled(NamedTuple):
@@ -72,6 +71,10 @@ class FirstOrder:
         The constant of the objective.
     result : SolveResult
     settings : Settings
+
+    Attributes
+    ----------
+    maps : ProblemMaps
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class FirstOrder:
         result: SolveResult,
         settings: Settings,
     ) -> None:
-        self._compiled, self._maps, self._arguments = compiled, compiled.maps, arguments
+        self._compiled, self.maps, self._arguments = compiled, compiled.maps, arguments
         self._data, self._d, self._result, self._settings = data, d, result, settings
         # Certificates of failed elements are not solutions.
         solved = result.has_solution[:, None]
@@ -101,28 +104,11 @@ class FirstOrder:
             compiled.solver, self._data, self._result, self._settings, compiled.observability, compiled.told
         )
 
-    @property
-    def shapes(self) -> tuple[Shapes, Shapes]:
-        """Shapes of one element's values and parameters, which have to be real.
-
-        Raises
-        ------
-        ValueError
-            If one is complex.
-        """
-        outputs, parameters = self._maps.outputs, self._maps.parameters
-        found = [o.name for o in outputs if o.complex] + [p.name for p in parameters if p.complex]
-        if found:
-            raise ValueError(
-                f"{found[0]!r} is complex, and has no matrix of derivatives: use jvp, vjp or hvp"
-            )
-        return [o.shape for o in outputs], [p.shape for p in parameters]
-
     def values(self) -> tuple[NDArray[Any], ...]:
         """Return the values of the outputs, shape (*batch, *shape); NaN where there is no solution."""
         x, y, _ = self._point
-        value = self._maps.value(self._data, self._d, x) if self._has_value else None
-        return self._outputs(self._maps.recover(x, y, value))
+        value = self.maps.value(self._data, self._d, x) if self._has_value else None
+        return self._outputs(self.maps.recover(x, y, value))
 
     def dual(self, spec: OutputSpec) -> NDArray[Any]:
         """Return a dual variable, shape (*batch, *shape)."""
@@ -171,31 +157,29 @@ class FirstOrder:
         moved = self.stack.push(change.repeated(len(self._point.x)))
         dvalue = None
         if self._has_value:
-            dvalue = self._maps.value_tangent(self._data, self._d, *self._point[:2], change, dd)
-        values = self._maps.recover_tangent(*self._point[:2], moved.dx, moved.dy, dvalue)
+            dvalue = self.maps.value_tangent(self._data, self._d, *self._point[:2], change, dd)
+        values = self.maps.recover_tangent(*self._point[:2], moved.dx, moved.dy, dvalue)
         return Pushed(self._outputs(values), self._joined(moved))
 
     def multipliers(self, cotangents: Given, point: ArrayLike | None = None) -> Array:
         """Return the multipliers of `pull`, without a solve if the last one was of the same cotangents."""
         g, _ = self._point_cotangent(self._stacks(cotangents), point)
-        count, structure = len(self._point.x), self._maps.structure
+        count, structure = len(self._point.x), self.maps.structure
         if g is None:
             return self._joined([np.zeros((count, structure.n + structure.m))])
         return self._joined(self.stack.multipliers(*g))
 
     def _data_tangent(self, tangents: Given) -> tuple[ConeData, Array]:
         """Return the tangents of the data and of d for those of the parameters."""
-        return self._maps.push_forward(
-            self._arguments.values, self._arguments.tangents(tangents, self._names)
-        )
+        return self.maps.push_forward(self._arguments.values, self._arguments.tangents(tangents, self._names))
 
     def _point_cotangent(
         self, stacks: Stacks, point: ArrayLike | None
     ) -> tuple[Tangent | None, Array | None]:
         """Return the cotangents of the point and of the optimal value; None where they are zero."""
-        outputs = zip(stacks, self._maps.outputs, strict=True)
+        outputs = zip(stacks, self.maps.outputs, strict=True)
         is_reached = any(stack is not None and o.kind != "objective" for stack, o in outputs)
-        gx, gy, gvalue = self._maps.recover_cotangent(self._point.x, self._point.y, stacks)
+        gx, gy, gvalue = self.maps.recover_cotangent(self._point.x, self._point.y, stacks)
         gs = np.zeros_like(gy)
         if point is not None:
             own = self._split(point, 3)
@@ -207,14 +191,14 @@ class FirstOrder:
         self, g: Tangent | None, gvalue: Array | None
     ) -> tuple[ConeData, Array | None, Multipliers]:
         """Return cotangents of the data and of d, and the multipliers of the cone programs' derivative."""
-        count, n, m = len(self._point.x), self._maps.structure.n, self._maps.structure.m
+        count, n, m = len(self._point.x), self.maps.structure.n, self.maps.structure.m
         data, gd, r = self._data.zeros(), None, Multipliers(np.zeros((count, n)), np.zeros((count, m)))
         if g is not None:
             data = self.stack.pull(*g)
             r = Multipliers(-data.c, data.b)
         if gvalue is not None:
-            direct, gd = self._maps.value_cotangent(self._data, self._d, *self._point[:2], gvalue)
-            data = summed_data(data, direct)
+            direct, gd = self.maps.value_cotangent(self._data, self._d, *self._point[:2], gvalue)
+            data = data.plus(direct)
         return data, gd, r
 
     def _to_parameters(
@@ -229,7 +213,7 @@ class FirstOrder:
         self._check_needed(needed)
         data, d = self._without_failed(data, d, asked)
         arguments = self._arguments if summed else self._arguments.expand_batch()
-        pulled = self._maps.pull_back(arguments.values, data, d, needed)
+        pulled = self.maps.pull_back(arguments.values, data, d, needed)
         return tuple(
             None if array is None else arguments.cast(arguments.sum_to_shape(k, array))
             for k, array in enumerate(pulled)
@@ -261,15 +245,15 @@ class FirstOrder:
         return asked
 
     def _check_needed(self, needed: Sequence[bool] | None) -> None:
-        if needed is not None and len(needed) != len(self._maps.parameters):
+        if needed is not None and len(needed) != len(self.maps.parameters):
             raise ValueError(
-                f"needed must say True or False for each of {len(self._maps.parameters)} parameters, "
+                f"needed must say True or False for each of {len(self.maps.parameters)} parameters, "
                 f"got {len(needed)}"
             )
 
     def _stacks(self, cotangents: Given) -> Stacks:
         """Flatten the batch of the cotangents."""
-        outputs = self._maps.outputs
+        outputs = self.maps.outputs
         if len(cotangents) != len(outputs):
             raise ValueError(f"expected {len(outputs)} cotangents, one per variable, got {len(cotangents)}")
         result: Stacks = []
@@ -284,7 +268,7 @@ class FirstOrder:
         return result
 
     def _outputs(self, stacks: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        arguments, outputs = self._arguments, self._maps.outputs
+        arguments, outputs = self._arguments, self.maps.outputs
         return tuple(
             arguments.cast(stack.reshape(arguments.batch + spec.shape))
             for stack, spec in zip(stacks, outputs, strict=True)
@@ -292,11 +276,11 @@ class FirstOrder:
 
     @property
     def _has_value(self) -> bool:
-        return any(spec.kind == "objective" for spec in self._maps.outputs)
+        return any(spec.kind == "objective" for spec in self.maps.outputs)
 
     @property
     def _names(self) -> list[str]:
-        return [spec.name for spec in self._maps.parameters]
+        return [spec.name for spec in self.maps.parameters]
 
     def _joined(self, parts: Sequence[Array]) -> Array:
         """Join arrays (B, k) to one of shape (*batch, sum of k)."""
@@ -305,15 +289,10 @@ class FirstOrder:
 
     def _split(self, joined: ArrayLike, parts: int) -> list[Array]:
         """Split a point (*batch, n + 2m) into three stacks, or multipliers (*batch, n + m) into two."""
-        n, m, batch = self._maps.structure.n, self._maps.structure.m, self._arguments.batch
+        n, m, batch = self.maps.structure.n, self.maps.structure.m, self._arguments.batch
         array, shape = np.asarray(joined, dtype=np.float64), (*batch, n + (parts - 1) * m)
         if array.shape != shape:
             what = "a point" if parts == 3 else "multipliers"
             raise ValueError(f"{what} must have shape {shape}, but got {array.shape}")
         rows = array.reshape(len(self._point.x), shape[-1])
         return np.split(rows, [n, n + m][: parts - 1], axis=1)
-
-
-def summed_data(one: ConeData, other: ConeData) -> ConeData:
-    """Return the sum of two cotangents of the data."""
-    return ConeData(one.P + other.P, one.A + other.A, one.b + other.b, one.c + other.c)

@@ -17,7 +17,7 @@ Shapes = list[tuple[int, ...]]
 
 def jacobian(solution: LayerSolution) -> Matrix:
     """See `LayerSolution.jacobian`."""
-    values, parameters = solution.derivative.shapes
+    values, parameters = _shapes(solution)
     batch = solution.batch
     if _entries(parameters) <= _entries(values):
         pushed = [solution.jvp(*unit) for unit in _units(parameters)]
@@ -41,9 +41,18 @@ def hessian(
     solution: LayerSolution, cotangents: Sequence[Any], curvature: Callable[..., Any] | None
 ) -> Matrix:
     """See `LayerSolution.hessian`."""
-    _, parameters = solution.derivative.shapes
+    _, parameters = _shapes(solution)
     columns = [solution.hvp(cotangents, unit, curvature, summed=False) for unit in _units(parameters)]
     return _blocks(columns, [solution.batch + shape for shape in parameters], parameters)
+
+
+def _shapes(solution: LayerSolution) -> tuple[Shapes, Shapes]:
+    """Shapes of one element's values and parameters; raise ValueError if one is complex."""
+    maps = solution.derivative.maps
+    found = [o.name for o in maps.outputs if o.complex] + [p.name for p in maps.parameters if p.complex]
+    if found:
+        raise ValueError(f"{found[0]!r} is complex, and has no matrix of derivatives: use jvp, vjp or hvp")
+    return [o.shape for o in maps.outputs], [p.shape for p in maps.parameters]
 
 
 def _entries(shapes: Shapes) -> int:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.derivative.second_order import added
-from conediff.layer.derivative import Arrays, FirstOrder, Given, Pushed, Stacks, summed_data
+from conediff.layer.derivative import Arrays, FirstOrder, Given, Pushed, Stacks
 from conediff.layer.maps import CurvedValue
 from conediff.program import Array, ConeData, Products, outer, products
 
@@ -50,7 +50,7 @@ class LayerDerivative(FirstOrder):
 
     @cached_property
     def _value(self) -> CurvedValue:
-        return CurvedValue(self._maps, self._data, self._d, *self._point[:2])
+        return CurvedValue(self.maps, self._data, self._d, *self._point[:2])
 
     def curve(
         self,
@@ -135,7 +135,7 @@ class LayerDerivative(FirstOrder):
         change : sequence of arrays, or None, optional
             The change of the directions; zero by default.
         """
-        maps, structure, (x, y, _) = self._maps, self._maps.structure, self._point
+        maps, structure, (x, y, _) = self.maps, self.maps.structure, self._point
         count = len(x)
         along, direction = self._data_tangent(tangents), self._data_tangent(directions)
         dz, dw = Tangent(*self._split(moved, 3)), Tangent(*self._split(pushed, 3))
@@ -175,8 +175,8 @@ class LayerDerivative(FirstOrder):
         dz, r = Tangent(*self._split(moved, 3)), Multipliers(*self._split(multipliers, 2))
         data, gd, (px, py, ps) = self._data.zeros(), None, (np.zeros_like(part) for part in self._point)
         if g is not None:
-            data, (px, py, ps) = self.stack.curve(products(self._maps.structure, change, *r), dz, g, r)
-        for o, stack in zip(self._maps.outputs, stacks, strict=True):
+            data, (px, py, ps) = self.stack.curve(products(self.maps.structure, change, *r), dz, g, r)
+        for o, stack in zip(self.maps.outputs, stacks, strict=True):
             if o.exp and stack is not None:
                 own = o.second_cotangent(o.source(*self._point[:2]), o.source(dz.dx, dz.dy), stack)
                 px, py = (px + own, py) if o.kind == "primal" else (px, py + own)
@@ -186,7 +186,7 @@ class LayerDerivative(FirstOrder):
             else:
                 own_x, own_y, (own_data, gd) = self._value.gradient(change, dd, gvalue)
                 px, py = px + own_x, py + own_y
-            data = summed_data(data, own_data)
+            data = data.plus(own_data)
         asked = self._asked(stacks, point)
         parameters = self._to_parameters(data, gd, asked, needed, summed)
         parameters = self._with_logarithms(parameters, tangents, (stacks, gvalue, r), asked, needed, summed)
@@ -204,7 +204,7 @@ class LayerDerivative(FirstOrder):
         summed: bool,
     ) -> Arrays:
         """Add what the logarithms of parameters are curved by, to cotangents of the parameters."""
-        specs = self._maps.parameters
+        specs = self.maps.parameters
         curved = [
             spec.log and tangent is not None and array is not None
             for spec, tangent, array in zip(specs, tangents, parameters, strict=True)
@@ -214,12 +214,12 @@ class LayerDerivative(FirstOrder):
         # Of each element of the batch, because those that share a value may have tangents of their own.
         arguments, (_, gvalue, r) = self._arguments.expand_batch(), g
         x, y, _ = self._point
-        data, gd = outer(self._maps.structure, x, y, *r), None
+        data, gd = outer(self.maps.structure, x, y, *r), None
         if gvalue is not None:
-            direct, gd = self._maps.value_cotangent(self._data, self._d, x, y, gvalue)
-            data = summed_data(data, direct)
+            direct, gd = self.maps.value_cotangent(self._data, self._d, x, y, gvalue)
+            data = data.plus(direct)
         data, gd = self._without_failed(data, gd, asked)
-        features = self._maps.feature_cotangents(arguments.values, data, gd, curved)
+        features = self.maps.feature_cotangents(arguments.values, data, gd, curved)
         stacks = self._arguments.tangents(tangents, self._names)
         result = list(parameters)
         for k, (spec, feature, stack) in enumerate(zip(specs, features, stacks, strict=True)):
@@ -233,7 +233,7 @@ class LayerDerivative(FirstOrder):
         self, tangents: Given, directions: Given, change: Given | None
     ) -> tuple[ConeData, Array]:
         """Return what the directions change by, as a tangent of the data and of d."""
-        arguments, maps = self._arguments, self._maps
+        arguments, maps = self._arguments, self.maps
         none = [None] * len(maps.parameters)
         stacks = (arguments.tangents(g, self._names) for g in (tangents, directions, change or none))
         features: list[Array | None] = []

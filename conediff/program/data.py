@@ -78,6 +78,10 @@ class ConeData:
             return self
         return replace(self, c=np.broadcast_to(self.c, (count, self.c.shape[1])))
 
+    def plus(self, other: ConeData) -> ConeData:
+        """Return the sum of two tangents or cotangents of the data."""
+        return ConeData(self.P + other.P, self.A + other.A, self.b + other.b, self.c + other.c)
+
     def zeros(self) -> ConeData:
         """Return zeros for the same structure, with one row."""
         return ConeData(*(np.zeros((1, array.shape[1])) for array in (self.P, self.A, self.b, self.c)))

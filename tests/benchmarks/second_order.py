@@ -1,9 +1,8 @@
 """The cost of second derivatives: ``python -m tests.benchmarks.second_order``.
 
-Every round solves each batch anew and times, in turn, a gradient (the first one, with its factorisation), the
-gradient and a Hessian-vector product together, and a further product at the same point. Medians of CPU times, on
-one thread, are printed,
-and the products in gradients; the aim is four at most.
+Every round solves each batch anew and measures, in turn, a gradient (the first one, with its factorisation),
+the gradient and a Hessian-vector product together, and a further product at the same point. Medians of CPU
+times on one thread are printed, and the products in gradients; the aim is four at most.
 """
 
 from __future__ import annotations

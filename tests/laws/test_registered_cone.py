@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.cones import BlockDerivative, ConeDefaults, ProductCone, SecondOrder, parse, registry
+from conediff.cones import (
+    BlockDerivative,
+    ConeDefaults,
+    DerivativeDefaults,
+    ProductCone,
+    SecondOrder,
+    parse,
+    registry,
+)
 from conediff.errors import ConeError
 from conediff.scaling import ConeScalings
 from tests.programs import Known, cotangent, curve, distance, draw
@@ -35,7 +43,7 @@ class RotatedProjection:
     def derivative(self):
         inner = self.inner.derivative()
         D, S = (R.T @ block @ R for block in inner.dense())
-        return BlockDerivative(D, S, lambda: inner.margin)
+        return BlockDerivative(D, S, lambda: inner.margin, lambda h, k: inner.bend(h @ R.T, k @ R.T) @ R)
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,16 @@ def test_a_solve_and_both_modes_of_the_derivative(registered, seed):
     pulled, expected = derivative.vjp(*g), cd.solve(same.program).derivative().vjp(*g)
     parts = [(d.dP, d.dA, d.db, d.dc) for d in (pulled, expected)]
     assert distance(*parts) < 1e-6
+    products = [cd.solve(one.program).derivative().hvp(g, line.data) for one in (known, same)]
+    assert distance(*products) < 1e-5
+
+
+def test_a_cone_without_bend_refuses_second_derivatives_only(registered, monkeypatch):
+    monkeypatch.setattr(BlockDerivative, "bend", DerivativeDefaults.bend)
+    derivative = cd.solve(pair(0)[0].program).derivative()
+    assert np.isfinite(derivative.vjp(dx=np.ones(pair(0)[0].program.n)).dc).all()
+    with pytest.raises(ConeError, match="second derivatives need the derivative of D"):
+        derivative.hvp({"dx": np.ones(pair(0)[0].program.n)}, {"dc": np.ones(pair(0)[0].program.n)})
 
 
 def test_a_batch(registered):

@@ -9,8 +9,8 @@ The cotangent of a complex z is dL/dRe(z) + i dL/dIm(z): the gradient with respe
 Re(conj(g) dz), as in PyTorch.
 
 The modules in the order of the data flow: ``parameters`` (values to features), ``blocks`` (features to P,
-A, b, c or d), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``value`` (second
-derivatives of the optimal value), ``observability`` (which changes reach parameters and outputs), ``packing``
+A, b, c or d), ``outputs`` (solution to arrays), ``problem`` (all maps of a problem), ``value`` (the
+optimal value), ``observability`` (which changes reach parameters and outputs), ``packing``
 (all maps as plain arrays, and back).
 """
 

@@ -16,11 +16,12 @@ from conediff.layer.maps.blocks import AffineBlock, Span
 from conediff.layer.maps.outputs import OutputSpec
 from conediff.layer.maps.packing import pack, unpack
 from conediff.layer.maps.parameters import ParameterSpec
+from conediff.layer.maps.value import ValueMaps
 from conediff.program import Array, ConeData, Structure
 
 
 @dataclass(frozen=True, eq=False)
-class ProblemMaps:
+class ProblemMaps(ValueMaps):
     """Everything about a convex problem that does not depend on the values of its parameters.
 
     The methods in order: parameters to data, solution to outputs, the optimal value, plain arrays.
@@ -246,49 +247,6 @@ class ProblemMaps:
             else:
                 gy += output.cotangent(y, g)
         return gx, gy, gvalue
-
-    def value(self, data: ConeData, d: Array, x: Array) -> Array:
-        """Return the user's objective at x, shape (B,), with its constant, sign and exponential."""
-        P = self.structure.P
-        quadratic = np.sum(data.P * x[:, P.indices] * x[:, P.columns], axis=1)
-        value: Array = self.sense * (0.5 * quadratic + np.sum(data.c * x, axis=1) + d)
-        return np.exp(value) if self.log_objective else value
-
-    def slope(self, data: ConeData, d: Array, x: Array) -> Array | float:
-        """Return the derivative of the user's objective with respect to the cone program's."""
-        return self.sense * self.value(data, d, x) if self.log_objective else self.sense
-
-    def value_tangent(
-        self, data: ConeData, d: Array, x: Array, y: Array, tangent: ConeData, dd: Array
-    ) -> Array:
-        r"""Return the tangent of the optimal value, shape (B,), for tangents of the data and of d.
-
-        .. math:: dv = \tfrac12 x'dP\,x + x'dc + dd + y'dA\,x - y'db
-
-        Notes
-        -----
-        Envelope theorem: the Lagrangian is stationary in x and y at the solution, so dx and dy do not
-        contribute to first order, and no linear system is solved.
-        """
-        P, A = self.structure.P, self.structure.A
-        change: Array = (
-            0.5 * np.sum(tangent.P * x[:, P.indices] * x[:, P.columns], axis=1)
-            + np.sum(tangent.A * y[:, A.indices] * x[:, A.columns], axis=1)
-            + np.sum(tangent.c * x, axis=1)
-            - np.sum(tangent.b * y, axis=1)
-            + dd
-        )
-        return self.slope(data, d, x) * change
-
-    def value_cotangent(
-        self, data: ConeData, d: Array, x: Array, y: Array, g: Array
-    ) -> tuple[ConeData, Array]:
-        """Apply the transpose of `value_tangent` to g, shape (B,): return cotangents of the data and of d."""
-        P, A = self.structure.P, self.structure.A
-        weight = np.asarray(self.slope(data, d, x) * g)
-        w = weight[:, None]
-        gP = 0.5 * w * x[:, P.indices] * x[:, P.columns]
-        return ConeData(gP, w * y[:, A.indices] * x[:, A.columns], -w * y, w * x), weight
 
     def to_arrays(self) -> dict[str, Any]:
         """Return the maps as a flat dictionary of arrays; JSON can hold its ``"header"``, a dictionary."""

@@ -1,4 +1,4 @@
-r"""Second derivatives of the optimal value.
+r"""The optimal value, and its derivatives of first and second order.
 
 With a tangent ω of the data and of the constant d, the tangent of the optimal value is, by the envelope
 theorem,
@@ -14,10 +14,60 @@ from __future__ import annotations
 
 import numpy as np
 
-from conediff.layer.maps.problem import ProblemMaps
-from conediff.program import Array, ConeData, products
+from conediff.program import Array, ConeData, Structure, products
 
 Weighted = tuple[ConeData, Array]  # of the data and of d
+
+
+class ValueMaps:
+    """The part of `ProblemMaps` that concerns the optimal value."""
+
+    structure: Structure
+    sense: float
+    log_objective: bool
+
+    def value(self, data: ConeData, d: Array, x: Array) -> Array:
+        """Return the user's objective at x, shape (B,), with its constant, sign and exponential."""
+        P = self.structure.P
+        quadratic = np.sum(data.P * x[:, P.indices] * x[:, P.columns], axis=1)
+        value: Array = self.sense * (0.5 * quadratic + np.sum(data.c * x, axis=1) + d)
+        return np.exp(value) if self.log_objective else value
+
+    def slope(self, data: ConeData, d: Array, x: Array) -> Array | float:
+        """Return the derivative of the user's objective with respect to the cone program's."""
+        return self.sense * self.value(data, d, x) if self.log_objective else self.sense
+
+    def value_tangent(
+        self, data: ConeData, d: Array, x: Array, y: Array, tangent: ConeData, dd: Array
+    ) -> Array:
+        r"""Return the tangent of the optimal value, shape (B,), for tangents of the data and of d.
+
+        .. math:: dv = \tfrac12 x'dP\,x + x'dc + dd + y'dA\,x - y'db
+
+        Notes
+        -----
+        Envelope theorem: the Lagrangian is stationary in x and y at the solution, so dx and dy do not
+        contribute to first order, and no linear system is solved.
+        """
+        P, A = self.structure.P, self.structure.A
+        change: Array = (
+            0.5 * np.sum(tangent.P * x[:, P.indices] * x[:, P.columns], axis=1)
+            + np.sum(tangent.A * y[:, A.indices] * x[:, A.columns], axis=1)
+            + np.sum(tangent.c * x, axis=1)
+            - np.sum(tangent.b * y, axis=1)
+            + dd
+        )
+        return self.slope(data, d, x) * change
+
+    def value_cotangent(
+        self, data: ConeData, d: Array, x: Array, y: Array, g: Array
+    ) -> tuple[ConeData, Array]:
+        """Apply the transpose of `value_tangent` to g, shape (B,): return cotangents of the data and of d."""
+        P, A = self.structure.P, self.structure.A
+        weight = np.asarray(self.slope(data, d, x) * g)
+        w = weight[:, None]
+        gP = 0.5 * w * x[:, P.indices] * x[:, P.columns]
+        return ConeData(gP, w * y[:, A.indices] * x[:, A.columns], -w * y, w * x), weight
 
 
 class CurvedValue:
@@ -25,13 +75,13 @@ class CurvedValue:
 
     Parameters
     ----------
-    maps : ProblemMaps
+    maps : ValueMaps
     data : ConeData
     d : array, shape (B,) or (1,)
     x, y : arrays, shape (B, n), (B, m)
     """
 
-    def __init__(self, maps: ProblemMaps, data: ConeData, d: Array, x: Array, y: Array) -> None:
+    def __init__(self, maps: ValueMaps, data: ConeData, d: Array, x: Array, y: Array) -> None:
         self._maps, self._data, self._d, self._x, self._y = maps, data, d, x, y
 
     def gradient(self, change: ConeData, dd: Array, g: Array) -> tuple[Array, Array, Weighted]:
@@ -56,7 +106,7 @@ class CurvedValue:
         return gx, gy, (self._f_cotangent(own), own)
 
     def change_of_cotangent(self, change: ConeData, dd: Array, dx: Array, dy: Array, g: Array) -> Weighted:
-        """Return the change of `ProblemMaps.value_cotangent` of g along a change of data and point."""
+        """Return the change of `ValueMaps.value_cotangent` of g along a change of data and point."""
         maps, (x, y) = self._maps, (self._x, self._y)
         P, A = maps.structure.P, maps.structure.A
         weight = np.asarray(maps.slope(self._data, self._d, x) * g)
