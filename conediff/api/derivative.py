@@ -150,19 +150,18 @@ class Derivative:
         Raises
         ------
         ConeError
-            If a cone has no second derivative (one that was added to the registry without ``bend``).
+            If a cone that was added to the registry has no ``bend``.
         ValueError
             If a shape does not fit the program's, or a name is unknown.
 
         Warns
         -----
         DegeneracyWarning, AccuracyWarning
-            As `vjp`; see "What a second derivative means" in the guide.
+            As `vjp`; "Second derivatives" in the guide says what is returned.
 
         Notes
         -----
-        Three solves with the factorised reduced system, two if the last call was of the same cotangents. See
-        "Second derivatives" in the guide for the formulas.
+        Three solves with the factorised reduced system, two if the last call was of the same cotangents.
 
         Examples
         --------

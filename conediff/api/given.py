@@ -60,7 +60,7 @@ def own_curvature(
     shown: Callable[[Array], Array],
     read: Callable[[Sequence[Any]], list[Array]],
 ) -> Callable[[Tangent], list[Array]] | None:
-    """Return the loss's own Hessian as a function of stacks, from the user's, which sees what is ``shown``."""
+    """Return the loss's own Hessian on stacks, from the user's, which sees what is ``shown``."""
     if curvature is None:
         return None
     return lambda moved: read(listed(COTANGENTS, curvature(*map(shown, moved))))

@@ -77,7 +77,7 @@ class _Split:
     def third_derivative(self, eigenvalues: Eigenvalues) -> Array:
         """Return q of `conediff.cones.surface.Bending`, shape (N, 3).
 
-        The rays turn at rates |N|/|P|² and |P|/|N|² (in the scalings of `_rays`), and ℓ = 1 - 3 (t_x t_y + t_z²).
+        In the scalings of `_rays` they turn at rates |N|/|P|² and |P|/|N|², and ℓ = 1 - 3 (t_x t_y + t_z²).
         """
         at = self.surface
         p, n, t = np.moveaxis(eigenvalues.vectors[at], 2, 0)

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -331,3 +332,65 @@ def large(rng, cones, n=20):
         v = svec((Q * np.where(np.arange(order) < 3, 2.0, -1.0 - rng.random(order))) @ Q.T)
     A = rng.standard_normal((m, n)) / np.sqrt(n)
     return program(v, rng.standard_normal(n), A, np.eye(n), cones)
+
+
+# What is given, and what is remembered.
+
+
+def test_arguments_in_order_and_by_name_and_what_does_not_fit():
+    k, rng = known("mixed"), np.random.default_rng(10)
+    p, g, w = k.program, cotangent(rng, k), perturbation(rng, k.program)
+    derivative = k.at_solution().derivative()
+    expected = derivative.hvp(g, w, identity)
+    by_name = derivative.hvp(
+        dict(zip(OUTPUTS, g, strict=True)),
+        dict(zip(("dP", "dA", "db", "dc"), w, strict=True)),
+        lambda *dz: dict(zip(OUTPUTS, dz, strict=True)),
+    )
+    assert distance(by_name, expected) == 0
+    some = derivative.hvp({"dx": g[0]}, {"dc": w[3]})
+    assert distance(some, derivative.hvp((g[0], None, None), (None, None, None, w[3]))) == 0
+    unsymmetric = w[0] + np.triu(np.ones((p.n, p.n)), 1)
+    halved = (unsymmetric + unsymmetric.T) / 2
+    assert distance(derivative.hvp(g, {"dP": unsymmetric}), derivative.hvp(g, {"dP": halved})) < 1e-12
+    with pytest.raises(ValueError, match="expected names among dx, dy, ds, got 'x'"):
+        derivative.hvp({"x": g[0]}, w)
+    with pytest.raises(ValueError, match="expected 4 arrays"):
+        derivative.hvp(g, w[:2])
+    with pytest.raises(ValueError, match="dA must have shape"):
+        derivative.hvp(g, {"dA": np.ones((2, 2))})
+    with pytest.raises(ValueError, match="dx must have shape"):
+        derivative.hvp(g, w, lambda *dz: {"dx": np.ones(p.n + 1)})
+
+
+def test_perturbations_off_the_sparsity_of_A():
+    """As a forward mode takes them; what comes back is on the sparsity."""
+    k = draw(np.random.default_rng(11), CONES["mixed"], sparse=True, condition=1e3)
+    p, rng = k.program, np.random.default_rng(12)
+    assert (p.A.toarray() == 0).any()
+    dense_A = sp.csc_array(np.ones((p.m, p.n)))
+    dense_A.data[:] = p.A.toarray().ravel(order="F")
+    full = cd.ConeProgram(dense_A, p.b, p.c, p.cones, p.P)
+    g, dA = cotangent(rng, k), rng.standard_normal((p.m, p.n))
+    found, expected = (cd.solve(q, warm_start=k.solution).derivative().hvp(g, {"dA": dA}) for q in (p, full))
+    on = p.A.toarray() != 0
+    assert distance([found.dA.toarray(), found.db], [expected.dA.toarray() * on, expected.db]) < 1e-9
+
+
+def test_what_is_remembered_is_a_copy():
+    """Cotangents that the user changes in place are other cotangents."""
+    k, rng = known("soc_3"), np.random.default_rng(13)
+    p, g, w = k.program, cotangent(rng, k), perturbation(rng, k.program)
+    derivative, other = k.at_solution().derivative(), k.at_solution().derivative()
+    derivative.hvp(g, w)
+    for part in g:
+        part *= -2.5
+    assert distance(derivative.hvp(g, w), other.hvp(g, w)) < 1e-13
+    _, b, c = batch_of("soc_3", 3, rng)
+    tangents, g = random_rows(rng, p, 3)
+    batch = cd.solve_batch(p, b=b, c=c)
+    one, two = batch.derivative(), batch.derivative()
+    one.hvp(g, tangents)
+    for part in g:
+        part *= -2.5
+    assert distance(one.hvp(g, tangents), two.hvp(g, tangents)) < 1e-13

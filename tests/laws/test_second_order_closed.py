@@ -210,9 +210,10 @@ def test_a_linear_program_at_a_vertex():
     np.testing.assert_allclose(product.dA.toarray(), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e3, 1e6])
-def test_units_of_the_data(unit):
-    """Rows and columns in other units: the Hessian is that of the program in ordinary units, transformed."""
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("objective", [1e-5, 1.0, 1e5])
+def test_units_of_the_data(unit, objective):
+    """Rows, columns and objective in other units: the Hessian is that in ordinary units, transformed."""
     rng = np.random.default_rng(7)
     n, cones = 4, {"l": 3, "q": [4]}
     A, b = rng.standard_normal((7, n)), np.concatenate([np.full(3, 0.3), [1.0, 0, 0, 0]])
@@ -224,11 +225,12 @@ def test_units_of_the_data(unit):
     g, dc, db = rng.standard_normal(n), rng.standard_normal(n), rng.standard_normal(7)
     plain = cd.solve(cd.ConeProgram(A, b, c, cones, np.eye(n)), tol=1e-12).derivative()
     scaled = cd.solve(
-        cd.ConeProgram(R[:, None] * A * E, R * b, E * c, cones, np.diag(E**2)), tol=1e-12
+        cd.ConeProgram(R[:, None] * A * E, R * b, objective * E * c, cones, np.diag(objective * E**2)),
+        tol=1e-12,
     ).derivative()
     expected = plain.hvp({"dx": g}, {"dc": dc, "db": db})
-    found = scaled.hvp({"dx": E * g}, {"dc": E * dc, "db": R * db})
-    np.testing.assert_allclose(found.dc * E, expected.dc, rtol=1e-6, atol=1e-7)
+    found = scaled.hvp({"dx": E * g}, {"dc": objective * E * dc, "db": R * db})
+    np.testing.assert_allclose(objective * found.dc * E, expected.dc, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(found.db * R, expected.db, rtol=1e-6, atol=1e-7)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import cvxpy as cp
 import numpy as np
@@ -69,7 +70,14 @@ def complex_():
     return cd.CvxpyLayer(problem, [c], [x], solver_args=TIGHT), [np.array([1.0 + 2j, -0.5 + 0.3j])]
 
 
-CASES = {f.__name__: f for f in (qp, geometric, maximised, semidefinite, complex_)}
+def exponential_of_a_value():
+    """An exponential of a value with a quadratic part, which log-log convex programs do not have."""
+    layer, values = maximised()
+    maps = replace(layer.maps, log_objective=True)
+    return cd.CvxpyLayer.from_maps(maps, TIGHT), values
+
+
+CASES = {f.__name__: f for f in (qp, geometric, maximised, exponential_of_a_value, semidefinite, complex_)}
 EVERY = pytest.mark.parametrize("name", CASES)
 
 
