@@ -29,10 +29,10 @@ class SecondOrderDerivative(DerivativeDefaults):
         Unit vectors, or zero where v1 = 0 (there the three eigenvalues are equal).
     eig_plus, eig_minus, eig_orthogonal : array, shape (..., count)
     margin : array, shape (..., count)
-    slope : array, shape (..., count)
-        v0 / |v1| where v is between K and -K; zero elsewhere.
-    curvature : array, shape (..., count)
-        1 / (2 |v1|) where v is between K and -K; zero elsewhere, where D is constant.
+    v0, norm : array, shape (..., count)
+        v0 and |v1|.
+    linear : bool array, shape (..., count)
+        Whether v is in K or -K, where D is constant.
     """
 
     u: Array
@@ -40,8 +40,9 @@ class SecondOrderDerivative(DerivativeDefaults):
     eig_minus: Array
     eig_orthogonal: Array
     margin: Array
-    slope: Array
-    curvature: Array
+    v0: Array
+    norm: Array
+    linear: NDArray[np.bool_]
 
     def apply(self, h: Array) -> Array:
         """Return D h, for h of shape (..., count, dim)."""
@@ -59,23 +60,28 @@ class SecondOrderDerivative(DerivativeDefaults):
     def bend(self, h: Array, k: Array) -> Array:
         r"""Return T[h, k], the derivative of D along h applied to k.
 
-        With h_r = u'h1, h_t = h1 - h_r u and h_o = h0 - ``slope`` h_r,
+        It is zero in K and -K. Between them, with slope = v0 / |v1|, h_r = u'h1, h_t = h1 - h_r u and
+        h_o = h0 - slope h_r,
 
         .. math:: T[h, k] = \tfrac{1}{2|v_1|}
                   (h_t^\top k_t,\; k_o h_t + h_o k_t - \mathrm{slope}\, (h_t^\top k_t) u).
         """
-        (h_o, h_t), (k_o, k_t) = self._split(h), self._split(k)
-        across = self.curvature * _dot(h_t, k_t)
+        norm = np.where(self.linear, 1.0, self.norm)
+        slope = np.where(self.linear, 0.0, self.v0 / norm)
+        with np.errstate(over="ignore"):  # |v1| subnormal
+            curvature = np.where(self.linear, 0.0, 0.5 / norm)
+        (h_o, h_t), (k_o, k_t) = self._split(slope, h), self._split(slope, k)
+        across = curvature * _dot(h_t, k_t)
         result = np.empty((*across.shape, self.u.shape[-1] + 1))
         result[..., 0] = across
-        result[..., 1:] = (self.curvature * k_o)[..., None] * h_t + (self.curvature * h_o)[..., None] * k_t
-        result[..., 1:] -= (self.slope * across)[..., None] * self.u
+        result[..., 1:] = (curvature * k_o)[..., None] * h_t + (curvature * h_o)[..., None] * k_t
+        result[..., 1:] -= (slope * across)[..., None] * self.u
         return result
 
-    def _split(self, h: Array) -> tuple[Array, Array]:
-        """h0 - ``slope`` u'h1, and the part of h1 that is orthogonal to u."""
+    def _split(self, slope: Array, h: Array) -> tuple[Array, Array]:
+        """h0 - slope u'h1, and the part of h1 that is orthogonal to u."""
         radial = _dot(self.u, h[..., 1:])
-        return h[..., 0] - self.slope * radial, h[..., 1:] - radial[..., None] * self.u
+        return h[..., 0] - slope * radial, h[..., 1:] - radial[..., None] * self.u
 
     @property
     def low_rank(self) -> LowRankPart:
@@ -160,11 +166,8 @@ class SecondOrderProjection:
         linear = self.inside | self.outside
         eig_orthogonal = np.where(linear, inside, (1 + v0 / np.where(linear, 1.0, norm)) / 2)
         margin = np.abs(np.abs(v0) - norm) / np.sqrt(2)
-        slope = np.where(linear, 0.0, v0 / np.where(linear, 1.0, norm))
-        with np.errstate(over="ignore"):  # |v1| subnormal
-            curvature = np.where(linear, 0.0, 0.5 / np.where(linear, 1.0, norm))
         eig_orthogonal = np.clip(eig_orthogonal, 0, 1)
-        return SecondOrderDerivative(u, 1 - outside, inside, eig_orthogonal, margin, slope, curvature)
+        return SecondOrderDerivative(u, 1 - outside, inside, eig_orthogonal, margin, v0, norm, linear)
 
 
 @dataclass(frozen=True)

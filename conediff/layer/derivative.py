@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,43 +20,13 @@ from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
 from conediff.layer.maps import OutputSpec
+from conediff.layer.results import Arrays, Pulled, Pushed
 from conediff.program import Array, ConeData, Point
 from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
-Arrays = tuple[NDArray[Any] | None, ...]
 Given = Sequence[ArrayLike | None]
 Stacks = list[NDArray[Any] | None]
-
-
-class Pulled(NamedTuple):
-    """What `FirstOrder.pull` returns.
-
-    Attributes
-    ----------
-    parameters : tuple of arrays or None
-        Cotangents, as those of `LayerSolution.vjp`.
-    multipliers : array, shape (*batch, n + m)
-        float64; an argument of `LayerDerivative.curve` and `turn_pull`, which saves a solve.
-    """
-
-    parameters: Arrays
-    multipliers: Array
-
-
-class Pushed(NamedTuple):
-    """What `FirstOrder.push` and `LayerDerivative.turn_push` return.
-
-    Attributes
-    ----------
-    values : tuple of arrays
-        Tangents of the values, as those of `LayerSolution.jvp`.
-    point : array, shape (*batch, n + 2m)
-        float64: the tangent of the point.
-    """
-
-    values: tuple[NDArray[Any], ...]
-    point: Array
 
 
 class FirstOrder:
@@ -89,8 +59,10 @@ class FirstOrder:
         self._compiled, self.maps, self._arguments = compiled, compiled.maps, arguments
         self._data, self._d, self._result, self._settings = data, d, result, settings
         # Certificates of failed elements are not solutions.
-        solved = result.has_solution[:, None]
-        self._point = Point(*(np.where(solved, part, np.nan) for part in result.point))
+        solved = result.has_solution
+        self._point = result.point
+        if not solved.all():
+            self._point = Point(*(np.where(solved[:, None], part, np.nan) for part in result.point))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but the factorisations, which are made again when they are needed."""
@@ -137,13 +109,21 @@ class FirstOrder:
         point : array, shape (*batch, n + 2m), optional
             Cotangent of the point; zero by default.
         needed, summed
-            As of `LayerSolution.vjp`.
+            As of ``LayerSolution.vjp``.
         """
-        stacks = self._stacks(cotangents)
-        g, gvalue = self._point_cotangent(stacks, point)
-        data, gd, r = self._pull_data(g, gvalue)
-        asked = self._asked(stacks, point)
-        return Pulled(self._to_parameters(data, gd, asked, needed, summed), self._joined(r))
+        parameters, r = self._pull(cotangents, point, needed, summed)
+        if r is None:
+            count, structure = len(self._point.x), self.maps.structure
+            r = Multipliers(np.zeros((count, structure.n)), np.zeros((count, structure.m)))
+        return Pulled(parameters, self._joined(r))
+
+    def vjp(self, cotangents: Given, needed: Sequence[bool] | None, summed: bool) -> Arrays:
+        """Do as `pull`, but return the cotangents of the parameters only."""
+        return self._pull(cotangents, None, needed, summed)[0]
+
+    def jvp(self, tangents: Given) -> tuple[NDArray[Any], ...]:
+        """Do as `push`, but return the tangents of the values only."""
+        return self._push(tangents)[0]
 
     def push(self, tangents: Given) -> Pushed:
         """Push tangents of the parameters forward to the values and the point.
@@ -151,15 +131,19 @@ class FirstOrder:
         Parameters
         ----------
         tangents : sequence of arrays, or None
-            As of `LayerSolution.jvp`.
+            As of ``LayerSolution.jvp``.
         """
+        values, moved = self._push(tangents)
+        return Pushed(values, self._joined(moved))
+
+    def _push(self, tangents: Given) -> tuple[tuple[NDArray[Any], ...], Tangent]:
         change, dd = self._data_tangent(tangents)
         moved = self.stack.push(change.repeated(len(self._point.x)))
         dvalue = None
         if self._has_value:
             dvalue = self.maps.value_tangent(self._data, self._d, *self._point[:2], change, dd)
         values = self.maps.recover_tangent(*self._point[:2], moved.dx, moved.dy, dvalue)
-        return Pushed(self._outputs(values), self._joined(moved))
+        return self._outputs(values), moved
 
     def multipliers(self, cotangents: Given, point: ArrayLike | None = None) -> Array:
         """Return the multipliers of `pull`, without a solve if the last one was of the same cotangents."""
@@ -187,19 +171,20 @@ class FirstOrder:
                 gx, gy, gs, is_reached = gx + own[0], gy + own[1], gs + own[2], True
         return (Tangent(gx, gy, gs) if is_reached else None), gvalue
 
-    def _pull_data(
-        self, g: Tangent | None, gvalue: Array | None
-    ) -> tuple[ConeData, Array | None, Multipliers]:
-        """Return cotangents of the data and of d, and the multipliers of the cone programs' derivative."""
-        count, n, m = len(self._point.x), self.maps.structure.n, self.maps.structure.m
-        data, gd, r = self._data.zeros(), None, Multipliers(np.zeros((count, n)), np.zeros((count, m)))
+    def _pull(
+        self, cotangents: Given, point: ArrayLike | None, needed: Sequence[bool] | None, summed: bool
+    ) -> tuple[Arrays, Multipliers | None]:
+        """Return cotangents of the parameters, and the multipliers; None if no solve was necessary."""
+        stacks = self._stacks(cotangents)
+        g, gvalue = self._point_cotangent(stacks, point)
+        data, gd, r = self._data.zeros(), None, None
         if g is not None:
             data = self.stack.pull(*g)
             r = Multipliers(-data.c, data.b)
         if gvalue is not None:
             direct, gd = self.maps.value_cotangent(self._data, self._d, *self._point[:2], gvalue)
             data = data.plus(direct)
-        return data, gd, r
+        return self._to_parameters(data, gd, self._asked(stacks, point), needed, summed), r
 
     def _to_parameters(
         self,

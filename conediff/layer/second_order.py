@@ -18,35 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.derivative.second_order import added
-from conediff.layer.derivative import Arrays, FirstOrder, Given, Pushed, Stacks
+from conediff.layer.derivative import FirstOrder, Given, Stacks
 from conediff.layer.maps import CurvedValue
+from conediff.layer.results import Arrays, Curved, Pushed
 from conediff.program import Array, ConeData, Products, outer, products
 
 
-class Curved(NamedTuple):
-    """What `LayerDerivative.curve` and `turn_pull` return.
-
-    Attributes
-    ----------
-    parameters : tuple of arrays or None
-        Cotangents, as those of `LayerSolution.vjp`.
-    point : array, shape (*batch, n + 2m)
-        float64: a cotangent of the point.
-    """
-
-    parameters: Arrays
-    point: Array
-
-
 class LayerDerivative(FirstOrder):
-    """The derivatives of first and second order of a solved batch of a layer; see `FirstOrder`."""
+    """The derivatives of first and second order of a solved batch of a layer."""
 
     @cached_property
     def _value(self) -> CurvedValue:
@@ -79,7 +64,7 @@ class LayerDerivative(FirstOrder):
         multipliers : array, shape (*batch, n + m)
             ``pull(cotangents, point).multipliers``.
         needed, summed
-            As of `LayerSolution.vjp`.
+            As of ``LayerSolution.vjp``.
         """
         return self._curve(False, tangents, moved, cotangents, point, multipliers, needed, summed)
 

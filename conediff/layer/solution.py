@@ -132,9 +132,9 @@ class LayerSolution:
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """
-        pulled = self.derivative.pull(cotangents, needed=needed, summed=summed)
+        pulled = self.derivative.vjp(cotangents, needed, summed)
         self._count_degenerate()
-        return pulled.parameters
+        return pulled
 
     def jvp(self, *tangents: ArrayLike | None) -> tuple[NDArray[Any], ...]:
         """Push tangents of the parameters forward to the variables.
@@ -161,9 +161,9 @@ class LayerSolution:
         DegeneracyWarning, AccuracyWarning
             As `vjp`.
         """
-        pushed = self.derivative.push(tangents)
+        pushed = self.derivative.jvp(tangents)
         self._count_degenerate()
-        return pushed.values
+        return pushed
 
     def hvp(
         self,
