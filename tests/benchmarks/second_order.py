@@ -34,10 +34,10 @@ def semidefinite(order: int) -> Case:
 
 
 def power(n: int) -> Case:
-    """Costs with exponents between one and two, by power cones."""
+    """Utilities with decreasing returns, by power cones."""
     x, c = cp.Variable(n), cp.Parameter(n)
-    cost = sum(cp.power(cp.abs(x[i]), 1.2 + 0.7 * i / n) for i in range(n))
-    problem = cp.Problem(cp.Minimize(cost + c @ x + cp.sum_squares(x)))
+    utility = sum(cp.power(x[i], 0.21 + 0.6 * i / n) for i in range(n))
+    problem = cp.Problem(cp.Minimize(c @ x + cp.sum_squares(x) - utility))
     return Case(problem, [c], [x], lambda rng: (rng.standard_normal(n),))
 
 
