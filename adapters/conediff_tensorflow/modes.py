@@ -131,7 +131,12 @@ def watched(tensors: Tensors) -> bool:
 
 def has_forward_tangent(tensor: tf.Tensor) -> bool:
     """Tell whether a tensor has a tangent of forward mode."""
-    return bool(forwardprop_util.pack_tangents([tensor]).tangents)
+    return accumulators([tensor]) > 0
+
+
+def accumulators(tensors: Tensors) -> int:
+    """Count the tangents that tensors have in the forward mode of accumulators that are at work."""
+    return len(forwardprop_util.pack_tangents(list(tensors)).tangents)
 
 
 def may_be_differentiated(tensor: tf.Tensor) -> bool:
@@ -139,29 +144,26 @@ def may_be_differentiated(tensor: tf.Tensor) -> bool:
     return not tf.executing_eagerly() and not (tf.is_symbolic_tensor(tensor) and tensor.op.type == "Const")
 
 
-def refuse_second(tensors: Tensors, asked: bool) -> list[tf.Tensor | None]:
-    """Return second derivatives with respect to tensors, of which the computation is an error.
+def refuse_third(tensors: Tensors, others: Tensors) -> list[tf.Tensor | None]:
+    """Refuse third derivatives with respect to tensors, which are linear in the other tensors.
 
-    Parameters
-    ----------
-    tensors : sequence of tensors
-    asked : bool
-        Whether they are asked for; used where TensorFlow is eager. In a graph they are operations that raise
-        when they run.
+    An error at once where TensorFlow is eager. In graphs the error is in operations, and in their derivative
+    with respect to the others; of these only those that are needed run.
     """
-
-    def refuse(*_: Any) -> Any:
-        raise NotImplementedError(
-            "second derivatives of the layer are not supported: its gradient can be differentiated with "
-            "respect to what it is multiplied with, but not with respect to the layer's parameters. Leave "
-            "the layer out of the term that needs them, or put tf.stop_gradient around its gradient there"
-        )
-
     if tf.executing_eagerly():
-        return [refuse() if asked else None for _ in tensors]
-    return [
-        tf.ensure_shape(tf.numpy_function(refuse, [t], t.dtype, stateful=False), t.shape)
-        if is_inexact(t)
-        else None
-        for t in tensors
-    ]
+        _refuse()
+    wanted = [tensor for tensor in tensors if is_inexact(tensor)]
+    outputs = [tensor.dtype.name for tensor in wanted], [tensor.shape for tensor in wanted]
+
+    def again(inputs: Tensors, _: Tensors, cotangents: Tensors) -> list[tf.Tensor | None]:
+        return refuse_third(inputs, cotangents)
+
+    found = iter(operation("third", _refuse, others, outputs, again))
+    return [next(found) if is_inexact(tensor) else None for tensor in tensors]
+
+
+def _refuse(*_: Any) -> Any:
+    raise NotImplementedError(
+        "third derivatives of the layer are not supported: put tf.stop_gradient around its second "
+        "derivative, or take differences of second derivatives"
+    )

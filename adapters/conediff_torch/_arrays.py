@@ -15,11 +15,11 @@ from conediff.layer.dtypes import lost_rounding, match_kind, numpy_dtype, output
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
     """Return a tensor's values; without a copy if it is on the CPU and has a dtype that NumPy has."""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
-    name = dtype_name(plain.dtype)
+    name = dtype_name(tensor.dtype)
     if numpy_dtype(name) != name:
-        plain = plain.to(getattr(torch, numpy_dtype(name)))
-    array: NDArray[Any] = plain.numpy()
+        tensor = tensor.to(getattr(torch, numpy_dtype(name)))
+    # With force: from any device, without the gradient; also conjugates, and zeros that take no memory.
+    array: NDArray[Any] = tensor.numpy(force=True)
     return array
 
 

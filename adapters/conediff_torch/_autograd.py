@@ -1,9 +1,13 @@
-"""Three autograd functions: the solution, its derivative's adjoint, and its derivative.
+"""Five autograd functions: the solution, its derivative's adjoint and derivative, and their derivatives.
 
-`Solve` returns the values of the variables and a handle of the solution (see `_handles`). `Pull` and `Push`
-take the handle and are linear in their other arguments; each is the other's transpose. The handle depends on
-the parameters as the solution does: a gradient or tangent of the handle is part of a second derivative, and
-is refused.
+`Solve` returns the values of the variables, a base, and a handle of the solution (see `_handles`). The base
+stands for all that a derivative of the layer depends on: parameters where maps are not linear in them, data
+of the cone program, and its solution (`LayerSolution.push`). Its numbers are never read, they are in the
+solution; but its cotangents and tangents carry second derivatives.
+
+`Pull` and `Push` depend on the base, and are linear in their other arguments; each is the other's transpose.
+`Curve` is the derivative of either with respect to the base, in reverse mode, and `Turn` that of `Push` in
+forward mode. To differentiate these would give third derivatives, and is refused.
 
 Under vmap the mapped dimension becomes the leading batch dimension of one solve. If cotangents or tangents
 are mapped and the handle is not (jacrev, jacfwd), each of them is applied to the same solution.
@@ -22,8 +26,8 @@ from torch import Tensor
 
 from conediff_torch import _handles
 from conediff_torch._legacy import unbatched
-from conediff_torch._levels import Dims, Inputs, lifted, one_by_one
-from conediff_torch._refusals import refuse_second
+from conediff_torch._levels import Dims, Inputs, expanded, lifted, one_by_one
+from conediff_torch._refusals import refuse_third
 from conediff_torch._solved import Call, Solved
 
 Maybe = Sequence[Tensor | None]
@@ -34,6 +38,10 @@ _keeps_graph: Callable[[], bool] = getattr(
 )
 
 
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.set_materialize_grads(False)
+
+
 def apply(function: type[torch.autograd.Function], *arguments: Any) -> tuple[Tensor, ...]:
     """Apply an autograd function, which torch does not type."""
     result: tuple[Tensor, ...] = function.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -41,20 +49,21 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> tuple[Ten
 
 
 class Solve(torch.autograd.Function):
-    """(call, *parameters) -> (*values, handle)."""
+    """(call, *parameters) -> (*values, base, handle)."""
 
     @staticmethod
     def forward(call: Call, *parameters: Tensor) -> tuple[Tensor, ...]:
         """Solve."""
         solved = Solved(call, parameters)
         handle, call.keep_alive = _handles.register(solved)
-        return (*solved.values(), handle)
+        return (*solved.values(), solved.base(), handle)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Save the handle."""
+        """Save the base and the handle."""
         call, *parameters = inputs
-        _save_handle(ctx, output[-1])
+        _save(ctx, output[-1], output[-2])
+        ctx.mark_non_differentiable(output[-1])
         # A hook may save a copy of the handle only, so the solution is kept alive here too.
         ctx.keep_alive = call.keep_alive
         ctx.inputs = Inputs(
@@ -64,9 +73,11 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         """Pull the cotangents back."""
-        *cotangents, second = grads
-        refuse_second(second)
-        pulled = _pull_if_any(ctx, ctx.inputs, cotangents)
+        *cotangents, gbase, _ = grads
+        pulled: Maybe = [None] * len(ctx.inputs.chosen)
+        if any(ctx.inputs.chosen) and _any(gbase, *cotangents):
+            *found, _ = apply(Pull, ctx.inputs, *ctx.saved_tensors, gbase, *cotangents)
+            pulled = ctx.inputs.one_for_each(found)
         if not _keeps_graph():
             ctx.keep_alive = None
         return (None, *pulled)
@@ -74,8 +85,7 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Any:
         """Push the tangents forward."""
-        (handle,) = ctx.saved_tensors
-        return (*apply(Push, ctx.inputs, handle, *tangents), torch.zeros_like(handle))
+        return (*apply(Push, ctx.inputs, *ctx.saved_tensors, *tangents), None)
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, call: Call, *parameters: Tensor) -> Any:
@@ -85,118 +95,183 @@ class Solve(torch.autograd.Function):
 
 
 class Pull(torch.autograd.Function):
-    """(inputs, handle, *cotangents of the values) -> cotangents of the chosen parameters."""
+    """(inputs, handle, base, cotangent of the base, *of the values) -> (*of chosen parameters, multipliers).
+
+    The multipliers are those of the adjoint system, which `Curve` needs.
+    """
 
     @staticmethod
-    def forward(inputs: Inputs, handle: Tensor, *cotangents: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        inputs: Inputs, handle: Tensor, base: Tensor, gbase: Tensor | None, *cotangents: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """Apply the adjoint of the derivative."""
-        solved = _handles.lookup(handle)
-        return unbatched(lambda *gs: solved.pull(gs, inputs.chosen, inputs.shapes), cotangents)
+        pull = partial(_handles.lookup(handle).pull, inputs.chosen, inputs.shapes)
+        return unbatched(pull, (gbase, *cotangents))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Save the handle."""
-        ctx.inputs = inputs[0]
-        _save_handle(ctx, inputs[1])
+        """Save what second derivatives need."""
+        ctx.inputs, *tensors = inputs
+        _save(ctx, *tensors, output[-1])
+        ctx.mark_non_differentiable(output[-1])
 
     @staticmethod
-    def backward(ctx: Any, *tangents: Tensor | None) -> Any:
-        """Push forward: the transpose of the adjoint."""
-        (handle,) = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
-        pushed: Maybe = [None] * len(needed)
-        if any(needed) and any(tangent is not None for tangent in tangents):
-            pushed = apply(Push, ctx.inputs, handle, *ctx.inputs.one_for_each(tangents))
-            pushed = [value if need else None for value, need in zip(pushed, needed, strict=True)]
-        return (None, _second(handle, ctx), *pushed)
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        """Push forward, the transpose of the adjoint; `Curve` for the base."""
+        handle, base, gbase, *cotangents, multipliers = ctx.saved_tensors
+        *tangents, _ = grads
+        _, _, curved, *linear = ctx.needs_input_grad
+        if not any((curved, *linear)) or not _any(*tangents):
+            return (None,) * len(ctx.needs_input_grad)
+        *values, dbase = apply(Push, ctx.inputs, handle, base, *ctx.inputs.one_for_each(tangents))
+        own = None
+        if curved:
+            own = apply(Curve, False, handle, base, dbase, multipliers, gbase, *cotangents)[0]
+        pushed = (g if need else None for g, need in zip((dbase, *values), linear, strict=True))
+        return (None, None, own, *pushed)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, second: Tensor | None, *cotangents: Tensor | None) -> Any:
-        """Pull the changes of the cotangents back: the adjoint is linear."""
-        refuse_second(second)
-        return apply(Pull, ctx.inputs, *ctx.saved_tensors, *cotangents)
+    def jvp(ctx: Any, _: None, __: None, dbase: Tensor | None, dgbase: Tensor | None, *dg: Any) -> Any:
+        """Pull back the change of the cotangents, and what a change of the base amounts to."""
+        handle, base, gbase, *cotangents, multipliers = ctx.saved_tensors
+        if dbase is not None:
+            own = apply(Curve, True, handle, base, dbase, multipliers, gbase, *cotangents)[0]
+            dgbase = own if dgbase is None else own + dgbase
+        return (*apply(Pull, ctx.inputs, handle, base, dgbase, *dg)[:-1], None)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, inputs: Inputs, handle: Tensor, *cotangents: Tensor | None) -> Any:
+    def vmap(info: Any, in_dims: Dims, inputs: Inputs, handle: Tensor, base: Tensor, *gs: Any) -> Any:
         """Pull back a batch, or many cotangents of one solution."""
-        _, own, *dims = in_dims
+        (_, own, at, *dims), size = in_dims, info.batch_size
         if own is None:
-            pulled = one_by_one(partial(apply, Pull, inputs, handle), info.batch_size, dims, cotangents)
-            return pulled, (0,) * len(pulled)
-        size = info.batch_size
-        batch = [
-            g if g is None else g.expand(size, *g.shape) if dim is None else g.movedim(dim, 0)
-            for g, dim in zip(cotangents, dims, strict=True)
-        ]
-        pulled = apply(Pull, inputs.mapped(size), handle.select(own, 0), *batch)
+            each = one_by_one(partial(apply, Pull, inputs, handle, base), size, dims, gs)
+            return each, (0,) * len(each)
+        batch = expanded(size, (at, *dims), (base, *gs))
+        *pulled, multipliers = apply(Pull, inputs.mapped(size), handle.select(own, 0), *batch)
         shapes = inputs.choose(inputs.shapes)
-        own_each = tuple(g.reshape(size, *shape) for g, shape in zip(pulled, shapes, strict=True))
-        return own_each, (0,) * len(pulled)
+        pulled = [g.reshape(size, *shape) for g, shape in zip(pulled, shapes, strict=True)]
+        return (*pulled, multipliers), (0,) * (len(pulled) + 1)
 
 
 class Push(torch.autograd.Function):
-    """(inputs, handle, *tangents of the parameters) -> tangents of the values."""
+    """(inputs, handle, base, *tangents of the parameters) -> (*tangents of the values, of the base)."""
 
     @staticmethod
-    def forward(inputs: Inputs, handle: Tensor, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(inputs: Inputs, handle: Tensor, base: Tensor, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         """Apply the derivative."""
-        solved = _handles.lookup(handle)
-        return unbatched(lambda *ts: solved.push(ts), tangents)
+        return unbatched(_handles.lookup(handle).push, tangents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Save the handle."""
-        ctx.inputs = inputs[0]
-        _save_handle(ctx, inputs[1])
+        """Save what second derivatives need."""
+        ctx.inputs, handle, base, *_ = inputs
+        _save(ctx, handle, base, output[-1])
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        """Pull back: the transpose of the derivative."""
-        (handle,) = ctx.saved_tensors
-        inputs = replace(ctx.inputs, chosen=tuple(ctx.needs_input_grad[2:]))
-        return (None, _second(handle, ctx), *_pull_if_any(ctx, inputs, cotangents))
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        """Pull back, the transpose of the derivative; `Curve` for the base."""
+        handle, base, dbase = ctx.saved_tensors
+        *cotangents, gbase = grads
+        _, _, curved, *chosen = ctx.needs_input_grad
+        if not any((curved, *chosen)) or not _any(gbase, *cotangents):
+            return (None,) * len(ctx.needs_input_grad)
+        inputs = replace(ctx.inputs, chosen=tuple(chosen))
+        *pulled, multipliers = apply(Pull, inputs, handle, base, gbase, *cotangents)
+        own = None
+        if curved:
+            own = apply(Curve, False, handle, base, dbase, multipliers, gbase, *cotangents)[0]
+        return (None, None, own, *inputs.one_for_each(pulled))
 
     @staticmethod
-    def jvp(ctx: Any, _: None, second: Tensor | None, *tangents: Tensor | None) -> Any:
-        """Push the changes of the tangents forward: the derivative is linear."""
-        refuse_second(second)
-        return apply(Push, ctx.inputs, *ctx.saved_tensors, *tangents)
+    def jvp(ctx: Any, _: None, __: None, change: Tensor | None, *tangents: Tensor | None) -> Any:
+        """Push forward the change of the tangents, and add what a change of the base amounts to."""
+        handle, base, dbase = ctx.saved_tensors
+        pushed = apply(Push, ctx.inputs, handle, base, *tangents)
+        if change is None:
+            return pushed
+        turned = apply(Turn, handle, base, change, dbase)
+        return tuple(first + second for first, second in zip(pushed, turned, strict=True))
 
     @staticmethod
-    def vmap(info: Any, in_dims: Dims, inputs: Inputs, handle: Tensor, *tangents: Tensor | None) -> Any:
+    def vmap(info: Any, in_dims: Dims, inputs: Inputs, handle: Tensor, base: Tensor, *tangents: Any) -> Any:
         """Push forward a batch, or many tangents at one solution."""
-        _, own, *dims = in_dims
+        (_, own, at, *dims), size = in_dims, info.batch_size
         if own is None:
-            pushed = one_by_one(partial(apply, Push, inputs, handle), info.batch_size, dims, tangents)
+            pushed = one_by_one(partial(apply, Push, inputs, handle, base), size, dims, tangents)
             return pushed, (0,) * len(pushed)
-        mapped = inputs.mapped(info.batch_size)
+        mapped = inputs.mapped(size)
         batch = [
             t if t is None or dim is None else t.movedim(dim, 0).reshape(shape)
             for t, dim, shape in zip(tangents, dims, mapped.shapes, strict=True)
         ]
-        pushed = apply(Push, mapped, handle.select(own, 0), *batch)
+        pushed = apply(Push, mapped, handle.select(own, 0), *expanded(size, (at,), (base,)), *batch)
         return pushed, (0,) * len(pushed)
 
 
+class Curve(torch.autograd.Function):
+    """(forward, handle, base, tangent of the base, multipliers, cotangent of the base, *of the values)
+    -> (cotangent of the base,).
+
+    What `Pull` and `Push` add where they are differentiated with respect to the base: in reverse mode, or in
+    forward mode (of `Pull`). The tangent is that of push(ω), and the multipliers are those of pull(g).
+    """
+
+    @staticmethod
+    def forward(forward: bool, handle: Tensor, base: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Apply the formula."""
+        return unbatched(partial(_handles.lookup(handle).curve, forward), tensors)
+
+    setup_context = staticmethod(_save_nothing)
+    backward = jvp = staticmethod(refuse_third)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, forward: bool, *tensors: Tensor | None) -> Any:
+        """Compute for a batch, or many times at one solution."""
+        return _mapped(partial(apply, Curve, forward), info.batch_size, in_dims[1:], tensors)
+
+
+class Turn(torch.autograd.Function):
+    """(handle, base, change of the base, tangent of the base) -> (*tangents of the values, of the base).
+
+    How push(ω) changes with the base; the tangent is that of push(ω).
+    """
+
+    @staticmethod
+    def forward(handle: Tensor, base: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Apply the formula."""
+        return unbatched(_handles.lookup(handle).turn, tensors)
+
+    setup_context = staticmethod(_save_nothing)
+    backward = jvp = staticmethod(refuse_third)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Dims, *tensors: Tensor | None) -> Any:
+        """Compute for a batch, or many times at one solution."""
+        return _mapped(partial(apply, Turn), info.batch_size, in_dims, tensors)
+
+
 # torch reads these signatures at every call; computing one takes as long as a small backward pass.
-for _function in (Solve, Pull, Push):
+for _function in (Solve, Pull, Push, Curve, Turn):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010
 
 
-def _save_handle(ctx: Any, handle: Tensor) -> None:
+def _save(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(handle)
-    ctx.save_for_forward(handle)
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
 
 
-def _pull_if_any(ctx: Any, inputs: Inputs, cotangents: Maybe) -> Maybe:
-    """Return one cotangent for each parameter: None if it needs none, or if all given cotangents are None."""
-    (handle,) = ctx.saved_tensors
-    if not any(inputs.chosen) or all(cotangent is None for cotangent in cotangents):
-        return [None] * len(inputs.chosen)
-    return inputs.one_for_each(apply(Pull, inputs, handle, *cotangents))
+def _mapped(function: Callable[..., Any], size: int, dims: Dims, tensors: Sequence[Tensor | None]) -> Any:
+    """Apply a function of a handle, a base and more under vmap."""
+    handle, *rest = tensors
+    own, *others = dims
+    assert handle is not None
+    if own is None:
+        found = one_by_one(partial(function, handle), size, others, rest)
+    else:
+        found = function(handle.select(own, 0), *expanded(size, others, rest))
+    return found, (0,) * len(found)
 
 
-def _second(handle: Tensor, ctx: Any) -> Tensor | None:
-    """Return the cotangent of the handle, which `Solve` refuses; None if the handle needs none."""
-    return torch.full_like(handle, torch.nan) if ctx.needs_input_grad[1] else None
+def _any(*tensors: Tensor | None) -> bool:
+    return any(tensor is not None for tensor in tensors)

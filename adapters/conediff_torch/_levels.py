@@ -63,6 +63,14 @@ def lifted(inner: Sequence[int], size: int, dims: Dims, parameters: Sequence[Ten
     ]
 
 
+def expanded(size: int, dims: Dims, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Move the mapped dimension of each tensor to the front; give one to those that have none."""
+    return [
+        t if t is None else t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, dims, strict=True)
+    ]
+
+
 def one_by_one(
     function: Callable[..., Sequence[Tensor]], size: int, dims: Dims, tensors: Sequence[Tensor | None]
 ) -> tuple[Tensor, ...]:

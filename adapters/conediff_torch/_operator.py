@@ -84,7 +84,8 @@ def _pull(
     every: list[Tensor | None] = [None] * solved.count
     for k, cotangent in zip(given, cotangents, strict=True):
         every[k] = cotangent
-    return solved.pull(every, [k in needed for k in range(len(like))], [tuple(p.shape) for p in like])
+    chosen, shapes = [k in needed for k in range(len(like))], [tuple(p.shape) for p in like]
+    return solved.pull(chosen, shapes, None, *every)[:-1]
 
 
 @_pull.register_fake
@@ -117,12 +118,8 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> Any:
     return result, *ctx.rest
 
 
-def _refuse_backward(ctx: Any, grads: list[Tensor | None]) -> Any:
-    refuse_second()
-
-
 _solve.register_autograd(_backward, setup_context=_setup_context)
-_pull.register_autograd(_refuse_backward)
+_pull.register_autograd(refuse_second)
 
 
 @_solve.register_vmap

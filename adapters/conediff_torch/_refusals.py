@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.autograd import Variable, forward_ad
 
 _ADVICE = (
-    "second derivatives of the layer are not supported: its gradient can be multiplied and added, but not be "
-    "differentiated with respect to the layer's parameters. Leave the layer out of the term that needs them "
-    "(a gradient penalty, a Hessian), detach its gradient there, or take differences of gradients"
+    "second derivatives of a compiled layer are not supported: its gradient can be multiplied and added, but "
+    "not be differentiated with respect to the layer's parameters. Differentiate a function that is not "
+    "compiled, or compile what is around the layer"
 )
 
 
-def refuse_second(second: object = True) -> None:
-    """Refuse a cotangent or tangent that can only come from a second derivative.
+def refuse_second(ctx: Any, *grads: Any) -> Any:
+    """Refuse to differentiate the gradient of a compiled layer.
 
     Raises
     ------
     NotImplementedError
-        If it is not None.
     """
-    if second is not None:
-        raise NotImplementedError(_ADVICE)
+    raise NotImplementedError(_ADVICE)
+
+
+def refuse_third(ctx: Any, *grads: Any) -> Any:
+    """Refuse to differentiate a second derivative.
+
+    Raises
+    ------
+    NotImplementedError
+    """
+    raise NotImplementedError(
+        "third derivatives of the layer are not supported: detach its second derivative, or take differences "
+        "of second derivatives"
+    )
 
 
 def refuse_graph_of_backward() -> None:

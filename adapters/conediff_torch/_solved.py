@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from conediff.layer.base import BaseDerivative
 from conediff.layer.layer import CvxpyLayer
 from conediff_torch._arrays import result_device, result_dtype, roundings, to_array, to_gradient, to_tensor
 
@@ -56,6 +59,7 @@ class Solved:
         self._kinds = [(tuple(p.shape), p.dtype, p.device) for p in parameters]
         arrays, precision = map(to_array, parameters), roundings(parameters)
         self._solution = call.layer.solve(*arrays, solver_args=call.solver_args, precision=precision)
+        self._derivative = BaseDerivative(self._solution)
 
     @property
     def count(self) -> int:
@@ -66,31 +70,71 @@ class Solved:
         """Return the values of the variables."""
         return [to_tensor(value, self._call.dtype, self._call.device) for value in self._solution.values]
 
+    def base(self) -> Tensor:
+        """Return a tensor that stands for the base: of its shape, without its numbers.
+
+        NumPy's zeros take no memory until they are touched, which these never are.
+        """
+        return torch.from_numpy(np.zeros(self._derivative.shape))
+
     def pull(
-        self, cotangents: Sequence[Tensor | None], needed: Sequence[bool], shapes: Sequence[Shape]
+        self,
+        chosen: Sequence[bool],
+        shapes: Sequence[Shape],
+        gbase: Tensor | None,
+        *cotangents: Tensor | None,
     ) -> list[Tensor]:
-        """Return the cotangents of the needed parameters.
+        """Return the cotangents of the chosen parameters, and the multipliers.
 
         Parameters
         ----------
-        cotangents : sequence of Tensor or None
-            One for each value, in order; None means zero.
-        needed : sequence of bool
+        chosen : sequence of bool
         shapes : sequence of tuple of int
             The shape of each parameter's cotangent. It is the parameter's own, except inside a vmap over
             other parameters: there every mapped element has a cotangent of its own.
+        gbase : Tensor or None
+            Cotangent of the base; None means zero.
+        *cotangents : Tensor or None
+            One for each value, in order.
         """
-        arrays = [None if cotangent is None else to_array(cotangent) for cotangent in cotangents]
         summed = all(shape == kind[0] for shape, kind in zip(shapes, self._kinds, strict=True))
-        pulled = self._solution.vjp(*arrays, needed=needed, summed=summed)
-        return [
+        gs, gb = _arrays(*cotangents), _array(gbase)
+        pulled, multipliers = self._derivative.pull(gs, gb, needed=chosen, summed=summed)
+        found = [
             to_gradient(array, shape, dtype, device)
             for array, shape, (_, dtype, device) in zip(pulled, shapes, self._kinds, strict=True)
             if array is not None
         ]
+        return [*found, torch.from_numpy(multipliers)]
 
-    def push(self, tangents: Sequence[Tensor | None]) -> list[Tensor]:
-        """Return the tangents of the values for those of the parameters; None means zero."""
-        arrays = [None if tangent is None else to_array(tangent) for tangent in tangents]
-        pushed = self._solution.jvp(*arrays)
-        return [to_tensor(value, self._call.dtype, self._call.device) for value in pushed]
+    def push(self, *tangents: Tensor | None) -> list[Tensor]:
+        """Return the tangents of the values and of the base for those of the parameters."""
+        return self._tangents(*self._derivative.push(_arrays(*tangents)))
+
+    def curve(
+        self,
+        forward: bool,
+        moved: Tensor,
+        multipliers: Tensor,
+        gbase: Tensor | None,
+        *cotangents: Tensor | None,
+    ) -> list[Tensor]:
+        """Return a cotangent of the base; see `BaseDerivative.curve`."""
+        gs, gb, r = _arrays(*cotangents), _array(gbase), to_array(multipliers)
+        return [torch.from_numpy(self._derivative.curve(to_array(moved), r, gs, gb, forward=forward))]
+
+    def turn(self, moved: Tensor, pushed: Tensor) -> list[Tensor]:
+        """Return tangents of the values and of the base; see `BaseDerivative.turn`."""
+        return self._tangents(*self._derivative.turn(to_array(moved), to_array(pushed)))
+
+    def _tangents(self, values: Sequence[NDArray[Any]], base: NDArray[Any]) -> list[Tensor]:
+        call = self._call
+        return [*(to_tensor(value, call.dtype, call.device) for value in values), torch.from_numpy(base)]
+
+
+def _array(tensor: Tensor | None) -> NDArray[Any] | None:
+    return None if tensor is None else to_array(tensor)
+
+
+def _arrays(*tensors: Tensor | None) -> list[NDArray[Any] | None]:
+    return [_array(tensor) for tensor in tensors]

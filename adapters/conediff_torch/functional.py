@@ -78,8 +78,7 @@ def solve(
 def _solve_eagerly(
     layer: CvxpyLayer, tensors: Sequence[Tensor], solver_args: Mapping[str, Any]
 ) -> tuple[Tensor, ...]:
-    *values, _ = apply(Solve, Call.of(layer, solver_args, tensors), *tensors)
-    return tuple(values)
+    return apply(Solve, Call.of(layer, solver_args, tensors), *tensors)[:-2]
 
 
 def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:

@@ -45,6 +45,7 @@ class FirstOrder:
     Attributes
     ----------
     maps : ProblemMaps
+    arguments : Arguments
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class FirstOrder:
         result: SolveResult,
         settings: Settings,
     ) -> None:
-        self._compiled, self.maps, self._arguments = compiled, compiled.maps, arguments
+        self._compiled, self.maps, self.arguments = compiled, compiled.maps, arguments
         self._data, self._d, self._result, self._settings = data, d, result, settings
         # Certificates of failed elements are not solutions.
         solved = result.has_solution
@@ -85,7 +86,7 @@ class FirstOrder:
     def dual(self, spec: OutputSpec) -> NDArray[Any]:
         """Return a dual variable, shape (*batch, *shape)."""
         value = spec.value(self._point.y)
-        return self._arguments.cast(value.reshape(self._arguments.batch + spec.shape))
+        return self.arguments.cast(value.reshape(self.arguments.batch + spec.shape))
 
     @property
     def point(self) -> Array:
@@ -155,7 +156,7 @@ class FirstOrder:
 
     def _data_tangent(self, tangents: Given) -> tuple[ConeData, Array]:
         """Return the tangents of the data and of d for those of the parameters."""
-        return self.maps.push_forward(self._arguments.values, self._arguments.tangents(tangents, self._names))
+        return self.maps.push_forward(self.arguments.values, self.arguments.tangents(tangents, self._names))
 
     def _point_cotangent(
         self, stacks: Stacks, point: ArrayLike | None
@@ -197,7 +198,7 @@ class FirstOrder:
         """Bring cotangents of the data and of d back to the parameters, in the shapes that the user sees."""
         self._check_needed(needed)
         data, d = self._without_failed(data, d, asked)
-        arguments = self._arguments if summed else self._arguments.expand_batch()
+        arguments = self.arguments if summed else self.arguments.expand_batch()
         pulled = self.maps.pull_back(arguments.values, data, d, needed)
         return tuple(
             None if array is None else arguments.cast(arguments.sum_to_shape(k, array))
@@ -244,7 +245,7 @@ class FirstOrder:
         result: Stacks = []
         for cotangent, spec in zip(cotangents, outputs, strict=True):
             array = None if cotangent is None else np.asarray(cotangent)
-            shape = self._arguments.batch + spec.shape
+            shape = self.arguments.batch + spec.shape
             if array is not None and array.shape != shape:
                 raise ValueError(
                     f"the cotangent of {spec.name!r} must have shape {shape}, but has {array.shape}"
@@ -253,7 +254,7 @@ class FirstOrder:
         return result
 
     def _outputs(self, stacks: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
-        arguments, outputs = self._arguments, self.maps.outputs
+        arguments, outputs = self.arguments, self.maps.outputs
         return tuple(
             arguments.cast(stack.reshape(arguments.batch + spec.shape))
             for stack, spec in zip(stacks, outputs, strict=True)
@@ -270,11 +271,11 @@ class FirstOrder:
     def _joined(self, parts: Sequence[Array]) -> Array:
         """Join arrays (B, k) to one of shape (*batch, sum of k)."""
         joined = np.concatenate(parts, axis=1)
-        return joined.reshape(self._arguments.batch + joined.shape[1:])
+        return joined.reshape(self.arguments.batch + joined.shape[1:])
 
     def _split(self, joined: ArrayLike, parts: int) -> list[Array]:
         """Split a point (*batch, n + 2m) into three stacks, or multipliers (*batch, n + m) into two."""
-        n, m, batch = self.maps.structure.n, self.maps.structure.m, self._arguments.batch
+        n, m, batch = self.maps.structure.n, self.maps.structure.m, self.arguments.batch
         array, shape = np.asarray(joined, dtype=np.float64), (*batch, n + (parts - 1) * m)
         if array.shape != shape:
             what = "a point" if parts == 3 else "multipliers"

@@ -197,7 +197,7 @@ class LayerDerivative(FirstOrder):
         if not any(curved):
             return parameters
         # Of each element of the batch, because those that share a value may have tangents of their own.
-        arguments, (_, gvalue, r) = self._arguments.expand_batch(), g
+        arguments, (_, gvalue, r) = self.arguments.expand_batch(), g
         x, y, _ = self._point
         data, gd = outer(self.maps.structure, x, y, *r), None
         if gvalue is not None:
@@ -205,12 +205,12 @@ class LayerDerivative(FirstOrder):
             data = data.plus(direct)
         data, gd = self._without_failed(data, gd, asked)
         features = self.maps.feature_cotangents(arguments.values, data, gd, curved)
-        stacks = self._arguments.tangents(tangents, self._names)
+        stacks = self.arguments.tangents(tangents, self._names)
         result = list(parameters)
         for k, (spec, feature, stack) in enumerate(zip(specs, features, stacks, strict=True)):
             if feature is not None and stack is not None:
                 own = spec.second_cotangent(arguments.values[k], stack, feature)
-                shapes = self._arguments if summed else arguments
+                shapes = self.arguments if summed else arguments
                 result[k] = result[k] + shapes.cast(shapes.sum_to_shape(k, own))
         return tuple(result)
 
@@ -218,7 +218,7 @@ class LayerDerivative(FirstOrder):
         self, tangents: Given, directions: Given, change: Given | None
     ) -> tuple[ConeData, Array]:
         """Return what the directions change by, as a tangent of the data and of d."""
-        arguments, maps = self._arguments, self.maps
+        arguments, maps = self.arguments, self.maps
         none = [None] * len(maps.parameters)
         stacks = (arguments.tangents(g, self._names) for g in (tangents, directions, change or none))
         features: list[Array | None] = []

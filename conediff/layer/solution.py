@@ -133,7 +133,7 @@ class LayerSolution:
             If a linear solve fell short of its tolerance.
         """
         pulled = self.derivative.vjp(cotangents, needed, summed)
-        self._count_degenerate()
+        self.count_degenerate()
         return pulled
 
     def jvp(self, *tangents: ArrayLike | None) -> tuple[NDArray[Any], ...]:
@@ -162,7 +162,7 @@ class LayerSolution:
             As `vjp`.
         """
         pushed = self.derivative.jvp(tangents)
-        self._count_degenerate()
+        self.count_degenerate()
         return pushed
 
     def hvp(
@@ -229,7 +229,7 @@ class LayerSolution:
             tangents, pushed.point, cotangents, None, multipliers, needed=needed, summed=summed
         )
         pulled = derivative.pull(own, turned.point, needed=needed, summed=summed)
-        self._count_degenerate()
+        self.count_degenerate()
         return tuple(
             None if one is None else one + other
             for one, other in zip(turned.parameters, pulled.parameters, strict=True)
@@ -292,5 +292,6 @@ class LayerSolution:
         """
         return hessian(self, cotangents, curvature)
 
-    def _count_degenerate(self) -> None:
+    def count_degenerate(self) -> None:
+        """Write into ``info`` at how many elements a derivative that was asked for does not exist."""
         self.info["degenerate"] = int(self.derivative.stack.degenerate.sum())

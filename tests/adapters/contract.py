@@ -42,6 +42,22 @@ class Adapter(Protocol):
         """Differentiate the outputs in the direction of the tangents, in forward mode."""
 
 
+class TwiceDifferentiable(Adapter, Protocol):
+    """An adapter that differentiates twice."""
+
+    def second(
+        self, mode: str, layer: Any, values: Sequence[Array], cotangents: Sequence[Array], tangents: Any
+    ) -> tuple[Array, ...]:
+        """Differentiate the gradient of `vjp` in the direction of the tangents.
+
+        ``mode`` is one of `SECOND_MODES`; "reverse over reverse" differentiates the gradient's product with
+        the tangents, "reverse over forward" the product of the outputs' tangents with the cotangents.
+        """
+
+
+SECOND_MODES = ("reverse over reverse", "forward over reverse", "reverse over forward")
+
+
 @dataclass(frozen=True)
 class Case:
     """A problem, and where to solve it.
@@ -219,6 +235,28 @@ def check_against_oracle(adapter: Adapter, case: Case, batch: tuple[int, ...]) -
     layer, oracle = case.build(adapter)
     values = case.values(batch)
     _check_solution(adapter, layer, values, oracle.solve(*values))
+
+
+def check_second(adapter: TwiceDifferentiable, case: Case, batch: tuple[int, ...], mode: str) -> None:
+    """Second derivatives are differences of the NumPy layer's first ones."""
+    layer, oracle = case.build(adapter, solver_args={"tol": 1e-13})
+    values = case.values(batch)
+    cotangents = cotangents_of(oracle.solve(*values))
+    # The difference of two samples keeps the structure of symmetric and diagonal parameters.
+    tangents = [a - b for a, b in zip(case.values(batch, 5), case.values(batch, 6), strict=True)]
+
+    def gradient(step: float) -> tuple[Array, ...]:
+        moved = [v + step * t for v, t in zip(values, tangents, strict=True)]
+        return oracle.solve(*moved).vjp(*cotangents)
+
+    steps = (1e-4, 2e-4)
+    near, far = ([(a - b) / (2 * h) for a, b in zip(gradient(h), gradient(-h), strict=True)] for h in steps)
+    expected = [(4 * a - b) / 3 for a, b in zip(near, far, strict=True)]
+    got = adapter.second(mode, layer, values, cotangents, tangents)
+    scale = max(np.abs(e).max() for e in expected)
+    for g, e in zip(got, expected, strict=True):
+        assert g.shape == e.shape
+        np.testing.assert_allclose(g, e, rtol=1e-6, atol=1e-7 * scale)
 
 
 def check_broadcasting(adapter: Adapter) -> None:

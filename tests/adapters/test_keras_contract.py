@@ -35,6 +35,27 @@ class Eager:
             outputs = function(*tensors)
         return [accumulator.jvp(output) for output in outputs]
 
+    def second(self, mode, layer, values, cotangents, tangents):
+        tensors, *given = ([tf.constant(a) for a in arrays] for arrays in (values, cotangents, tangents))
+        return self._numbers(self._second(mode, layer, tensors, *given))
+
+    def _second(self, mode, function, tensors, cotangents, tangents):
+        def gradient(*tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                outputs = function(*tensors)
+            return tape.gradient(outputs, tensors, cotangents)
+
+        if mode == "forward over reverse":
+            return self._pushed(gradient, tensors, tangents)
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            if mode == "reverse over reverse":
+                found, weights = gradient(*tensors), tangents
+            else:
+                found, weights = self._pushed(function, tensors, tangents), cotangents
+        return tape.gradient(found, tensors, weights)
+
     def _numbers(self, tensors):
         return tuple(np.asarray(tensor) for tensor in tensors)
 
@@ -64,6 +85,13 @@ class Graph(Eager):
             gradient(tf.function(lambda *ts: layer(*ts, **options), autograph=False), tensors)
         )
 
+    def _second(self, mode, function, tensors, cotangents, tangents):
+        second = super()._second
+        if self.inside:
+            whole = lambda ts, gs, ds: second(mode, function, ts, gs, ds)  # noqa: E731
+            return tf.function(whole, autograph=False)(tensors, cotangents, tangents)
+        return second(mode, tf.function(function, autograph=False), tensors, cotangents, tangents)
+
     def _pushed(self, function, tensors, tangents):
         pushed = super()._pushed
         if self.inside:
@@ -85,6 +113,17 @@ def adapter(request):
 @pytest.mark.parametrize("case", contract.CASES, ids=str)
 def test_against_oracle(adapter, case, batch):
     contract.check_against_oracle(adapter, case, batch)
+
+
+@pytest.mark.parametrize("mode", contract.SECOND_MODES)
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_second_derivatives(adapter, case, mode):
+    if adapter is MODES["graph"] and mode == "reverse over forward":
+        # TensorFlow cannot do this around a tf.function, not with tf.exp inside either.
+        with pytest.raises((AssertionError, tf.errors.OpError)):
+            contract.check_second(adapter, case, (2,), mode)
+        return
+    contract.check_second(adapter, case, (2,), mode)
 
 
 @pytest.mark.parametrize(

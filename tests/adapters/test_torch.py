@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
+from conediff.layer.base import BaseDerivative
 from tests.adapters import contract
 
 torch = pytest.importorskip("torch")
@@ -43,6 +44,27 @@ class TorchAdapter:
         _, pushed = torch.func.jvp(lambda *tensors: layer(*tensors, **options), primals, tangents)
         return tuple(tangent.numpy() for tangent in pushed)
 
+    def second(self, mode, layer, values, cotangents, tangents):
+        primals, cotangents, tangents = (
+            tuple(map(torch.tensor, arrays)) for arrays in (values, cotangents, tangents)
+        )
+
+        def loss(*tensors):
+            outputs = layer(*tensors)
+            return sum((out * g.conj()).real.sum() for out, g in zip(outputs, cotangents, strict=True))
+
+        every = tuple(range(len(primals)))
+        gradient = torch.func.grad(loss, every)
+        if mode == "forward over reverse":
+            return tuple(g.numpy() for g in torch.func.jvp(gradient, primals, tangents)[1])
+        if mode == "reverse over forward":
+            slope = lambda *tensors: torch.func.jvp(loss, tensors, tangents)[1]  # noqa: E731
+            return tuple(g.numpy() for g in torch.func.grad(slope, every)(*primals))
+        leaves = [p.clone().requires_grad_() for p in primals]
+        gradients = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+        slope = sum((g * t.conj()).real.sum() for g, t in zip(gradients, tangents, strict=True))
+        return tuple(g.numpy() for g in torch.autograd.grad(slope, leaves))
+
 
 ADAPTER = TorchAdapter()
 
@@ -53,6 +75,13 @@ def quadratic(**solver_args):
 
 def tensors(*batch, grad=False, dtype=torch.float64):
     return [torch.tensor(v, dtype=dtype, requires_grad=grad) for v in QUADRATIC.values(batch)]
+
+
+@pytest.mark.parametrize("mode", contract.SECOND_MODES)
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["single", "batch"])
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_second_derivatives(case, batch, mode):
+    contract.check_second(ADAPTER, case, batch, mode)
 
 
 @pytest.fixture
@@ -333,8 +362,8 @@ def test_tensors_come_from_their_device_and_go_back(monkeypatch):
     def solve(*values):
         return autograd.apply(autograd.Solve, call, *values)
 
-    *outputs, handle = solve(*there)
-    assert handle.device.type == "cpu" and read == ["meta", "meta", "cpu"]
+    *outputs, base, handle = solve(*there)
+    assert base.device.type == handle.device.type == "cpu" and read == ["meta", "meta", "cpu"]
     assert {(out.device.type, out.dtype) for out in outputs} == {("meta", torch.float64)}
     grads = torch.autograd.grad(sum(out.sum() for out in outputs), there)
     found = [(g.device.type, g.dtype, g.shape) for g in grads]
@@ -398,13 +427,13 @@ def test_without_gradients_nothing_is_kept(living, context):
 
 def test_only_what_is_needed_is_computed(monkeypatch):
     layer, seen = quadratic(), []
-    original = cd.LayerSolution.vjp
+    original = BaseDerivative.pull
 
-    def vjp(self, *cotangents, needed=None, **options):
+    def pull(self, cotangents, *base, needed=None, **options):
         seen.append((tuple(c is not None for c in cotangents), tuple(needed)))
-        return original(self, *cotangents, needed=needed, **options)
+        return original(self, cotangents, *base, needed=needed, **options)
 
-    monkeypatch.setattr(cd.LayerSolution, "vjp", vjp)
+    monkeypatch.setattr(BaseDerivative, "pull", pull)
     A, b, lam = tensors(2)
     x, *_ = layer(A, b.requires_grad_(), lam)
     x.sum().backward()
