@@ -12,7 +12,7 @@ from tests.adapters import contract
 torch = pytest.importorskip("torch")
 ct = importlib.import_module("conediff.torch")
 from torch.autograd import functional  # noqa: E402
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap  # noqa: E402
 
 COUNT = 3
 
@@ -222,27 +222,3 @@ def test_the_gradient_of_one_parameter_among_several_is_linear_too(layer, values
     _, g, _ = torch.autograd.grad(w @ layer(A, b, lam)[0], (A, b, lam), create_graph=True)
     expected = jvp(lambda b: layer(A, b, lam)[0], (b.detach(),), (values[1][1],))[1]
     close(torch.autograd.grad(g @ values[1][1], w)[0], expected.detach())
-
-
-def _twice(f, b):
-    point = b.clone().requires_grad_()
-    (g,) = torch.autograd.grad(f(point).sum(), point, create_graph=True)
-    return torch.autograd.grad(g.sum(), point)
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        lambda f, b: hessian(lambda b: f(b).sum())(b),
-        lambda f, b: jacrev(jacrev(f))(b),
-        lambda f, b: jacfwd(jacfwd(f))(b),
-        lambda f, b: jacrev(jacfwd(f))(b),
-        lambda f, b: functional.hessian(lambda b: f(b).sum(), b),
-        lambda f, b: functional.hvp(lambda b: f(b).sum(), b, b),
-        _twice,
-    ],
-    ids=["hessian", "rev-rev", "fwd-fwd", "rev-fwd", "functional", "hvp", "twice"],
-)
-def test_second_derivatives_are_refused(values, f, second):
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        second(f, values[1][0])
