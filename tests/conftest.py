@@ -10,7 +10,7 @@ import pytest
 import conediff as cd
 
 TESTS = Path(__file__).parent
-SUITES = ("unit", "laws", "adapters", "peers", "product")
+SUITES = ("unit", "laws", "fuzz", "adapters", "peers", "product")
 
 
 def suite(path):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conediff.errors import ParameterError
 from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _operator
 from conediff_torch._autograd import Solve, apply
@@ -36,8 +37,8 @@ def solve(
 
     Raises
     ------
-    AttributeError
-        If a parameter is None.
+    MissingParameter
+        If a parameter is None; a ``ParameterError``, and an AttributeError as in cvxpylayers.
     TypeError
         If the layer is not a NumPy layer, a parameter not a tensor, or a solver argument unknown.
     RuntimeError
@@ -81,9 +82,13 @@ def _solve_eagerly(
     return apply(Solve, Call.of(layer, solver_args, tensors), *tensors)[:-2]
 
 
+class MissingParameter(ParameterError, AttributeError):
+    """A parameter is None. Also an AttributeError, which cvxpylayers raises."""
+
+
 def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
     name = repr(layer.parameters[k].name) if k < len(layer.parameters) else str(k)
     if parameter is None:
-        raise AttributeError(f"parameter {name} is None: pass a tensor")
+        raise MissingParameter(f"parameter {name} is None: pass a tensor")
     advice = "pass solver_args by name" if isinstance(parameter, Mapping) else "convert it by torch.as_tensor"
     raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}: {advice}")

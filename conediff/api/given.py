@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from conediff.derivative.kkt_derivative import Tangent
 from conediff.program import Array
+from conediff.program.cone_program import numbers
 
 Given = Sequence[Any] | Mapping[str, Any]
 Curvature = Callable[..., Given]
@@ -21,7 +22,7 @@ TANGENTS = ("dP", "dA", "db", "dc")
 
 def shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:
     """Return a matrix; raise ValueError if it does not have this shape."""
-    matrix: Any = value if sp.issparse(value) else np.asarray(value, dtype=np.float64)
+    matrix: Any = value if sp.issparse(value) else numbers(name, value)
     if matrix.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, but has {matrix.shape}")
     return matrix
@@ -29,7 +30,7 @@ def shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:
 
 def row(name: str, value: ArrayLike | None, size: int) -> Array:
     """Return a vector as a stack of one; zero for None."""
-    vector = np.zeros(size) if value is None else np.asarray(value, dtype=np.float64)
+    vector = np.zeros(size) if value is None else numbers(name, value)
     if vector.shape != (size,):
         raise ValueError(f"{name} must have shape ({size},), but has {vector.shape}")
     return vector[None]
@@ -37,7 +38,7 @@ def row(name: str, value: ArrayLike | None, size: int) -> Array:
 
 def rows(name: str, value: Any, count: int, size: int) -> Array:
     """Return a stack of vectors; zero for None."""
-    stack = np.zeros((1, size)) if value is None else np.asarray(value, dtype=np.float64)
+    stack = np.zeros((1, size)) if value is None else numbers(name, value)
     if value is not None and stack.shape != (count, size):
         raise ValueError(f"{name} must have shape ({count}, {size}), but has {stack.shape}")
     return np.broadcast_to(stack, (count, size))

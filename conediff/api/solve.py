@@ -13,6 +13,7 @@ from conediff.api.solution import Solution, Solutions, SolvedBatch
 from conediff.errors import ParameterError, ProblemError
 from conediff.kkt.ldl import is_psd
 from conediff.program import Array, ConeData, ConeProgram, Pattern, Point, Structure, union
+from conediff.program.cone_program import numbers
 from conediff.solver.batch_solver import BatchSolver
 from conediff.solver.settings import Settings
 
@@ -154,7 +155,7 @@ def _start(warm_start: Any, structure: Structure, count: int) -> Point:
     arrays = []
     sizes = (structure.n, structure.m, structure.m)
     for name, value, size in zip("xys", warm_start, sizes, strict=True):
-        array = np.asarray(value, dtype=np.float64)
+        array = numbers(f"warm_start: {name}", value)
         if array.shape not in ((count, size),) + (((size,),) if count == 1 else ()):
             wanted = (count, size) if count > 1 else (size,)
             raise ValueError(f"warm_start: {name} must have shape {wanted}, but has {array.shape}")
@@ -170,7 +171,7 @@ def _stacked(program: ConeProgram, given: dict[str, ArrayLike | None]) -> ConeDa
         if value is None:
             rows[name] = own
             continue
-        rows[name] = np.array(value, dtype=np.float64)  # a copy: derivatives come later
+        rows[name] = numbers(name, value).copy()  # derivatives come later
         if rows[name].ndim != 2 or rows[name].shape[1] != own.shape[1]:
             raise ValueError(f"{name} must have shape (B, {own.shape[1]}), but has {rows[name].shape}")
         bad = np.argwhere(~np.isfinite(rows[name]))

@@ -59,6 +59,8 @@ def read_settings(given: Mapping[str, Any], jobs: int) -> dict[str, Any]:
 
 def read_program(A: Any, b: Any, c: Any, cones: Mapping[str, Any], P: Any) -> ConeProgram:
     """Return the program: "f" means the zero cone too, empty cones are dropped, P gets both triangles."""
+    if not isinstance(cones, Mapping):
+        raise TypeError(f"cones must be a mapping such as {{'z': 1, 'l': 2}}, got {cones!r:.80}")
     some = {key: size for key, size in cones.items() if np.size(size) and not np.array_equal(size, 0)}
     if "f" in some:
         some["z"] = some.pop("f") + some.get("z", 0)

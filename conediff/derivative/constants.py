@@ -1,10 +1,20 @@
 """Tuned numbers of the derivative."""
 
-# Distance of v to a kink of the projection, relative to the largest entry of v, below which the solution map
-# counts as not differentiable: solutions are known to about 1e-10.
+# Distance of v to a kink of the projection, relative to the largest entry of v, x, b and c in the program, up
+# to which the derivative asks whether the errors of the solution leave open on which side it is. Larger: it
+# asks more often, which takes two solves with K; smaller: kinks of less accurate solutions are missed.
 KINK = 1e-9
-# Distance, in units of KINK, by which v is moved to either side of a kink in order to compare the derivatives
-# there.
+# The same relative to the largest entry of v in a cone of several rows. Larger than KINK, because a cone
+# scaling magnifies the errors of the smaller one of y and s.
+NEAR = 1e-6
+# Multiples of the estimated errors of y and s that count as zero. The estimate has the right size, and data
+# are rounded before they arrive; two digits beyond are left for both. Larger: more warnings where the
+# derivative exists; smaller: kinks may be missed where the errors are larger than estimated.
+ERRORS = 100.0
+# Random signs in the estimate: with two, both are below the error by ERRORS once in 10^4 times.
+SIGNS = 2
+# Distance, in units of KINK or of the errors, by which v is moved to either side of a kink in order to
+# compare the derivatives there.
 SIDE = 10
 # An entry below this, relative to the largest, counts as zero: where K is singular, answers have errors of
 # this size.

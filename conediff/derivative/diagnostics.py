@@ -23,8 +23,9 @@ class Diagnostics:
     condition : array, shape (B,)
         Estimated condition number of the reduced system with scaled rows.
     strict_complementarity : array, shape (B,)
-        Distance of v = y - s to the nearest kink of the projection, relative to the largest entry of v; where
-        it is zero the solution map has a kink.
+        Distance of the solution to the nearest kink of the projection: the smallest of all cones', with y and
+        s each over its norm in the cone; of half-lines, v = y - s over the largest one. Zero where the
+        errors of the solution leave open on which side of a kink it is.
     primal_unique, dual_unique : bool arrays, shape (B,)
         False where the reduced system has a null vector that moves x, or y and s.
     differentiable : bool array, shape (B,)

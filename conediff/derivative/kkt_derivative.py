@@ -30,9 +30,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.derivative.constants import KINK, SCALED_RESIDUAL
+from conediff.derivative.constants import SCALED_RESIDUAL
 from conediff.derivative.diagnostics import Diagnostics, Observability, ScaledObservability, peak
-from conediff.derivative.kinks import Answer, beside, changed_by_kinks, margin, rows_at_kinks
+from conediff.derivative.kinks import Answer, Kinks, changed_by_kinks
 from conediff.derivative.linearised_kkt import LinearisedKKT
 from conediff.derivative.report import KINKED, NOT_UNIQUE, Report
 from conediff.kkt.constants import SOLVED
@@ -84,7 +84,7 @@ class KKTDerivative:
         observability: Observability | None = None,
     ) -> None:
         self.linearised, self.scaling = linearised, scaling
-        self.method, self.observability = method, observability
+        self.method, self.observability, self.kinks = method, observability, Kinks(linearised)
         self._embeddings: dict[int, Embedding] = {}  # by position; each keeps its factorisation
 
     @classmethod
@@ -150,13 +150,12 @@ class KKTDerivative:
             linearised.singular,
         )
         unit = np.sqrt(np.finfo(float).eps)
-        distance = margin(linearised.D, linearised.point)
         return Diagnostics(
             condition=1 / np.maximum(value, np.finfo(float).tiny),
-            strict_complementarity=distance,
+            strict_complementarity=self.kinks.distance(),
             primal_unique=~singular | (np.abs(vector[:, :n]).max(axis=1, initial=0) < unit),
             dual_unique=~singular | (np.abs(vector[:, n:]).max(axis=1, initial=0) < unit),
-            differentiable=~singular & (distance > KINK),
+            differentiable=~singular & ~self.kinks.found,
             degenerate=np.zeros(len(value), dtype=bool),
             reports={},
         )
@@ -184,14 +183,14 @@ class KKTDerivative:
             for i, (du, dv_i, dw) in self._least_squares(pending, rhs, report, adjoint=False):
                 dx[i], dv[i] = du - x[i] * dw, dv_i - (y[i] - s[i]) * dw
         dy = D.apply(dv)
-        if at_kink and (margin(D, linearised.point) <= KINK).any():
+        if at_kink and self.kinks.found.any():
 
             def one_sided(index: Indices, kinked: NDArray[np.bool_], sign: float) -> Answer:
                 parts = Products(dPx[index], dAx[index], dAty[index], db[index], dc[index])
                 answer = self._beside(index, kinked, sign)._jvp(parts, Report(), at_kink=False)
                 return answer[:2], np.maximum(peak(dx[index]), peak(dy[index]))
 
-            kinked = rows_at_kinks(D, y - s, dv)
+            kinked = self.kinks.rows(dv)
             report.add_degenerate(changed_by_kinks(kinked, one_sided, self.observability), KINKED)
         return Tangent(dx * size, dy * size, (dy - dv) * size)
 
@@ -211,18 +210,18 @@ class KKTDerivative:
             rhs = np.column_stack([gx, D.apply(gy + gs) - gs, last])
             for i, (r1_i, r2_i, r3) in self._least_squares(pending, rhs, report, adjoint=True):
                 r1[i], r2[i] = r1_i - r3 * x[i], r3 * y[i] - r2_i
-        if at_kink and (margin(D, linearised.point) <= KINK).any():
+        if at_kink and self.kinks.found.any():
 
             def one_sided(index: Indices, kinked: NDArray[np.bool_], sign: float) -> Answer:
                 side = self._beside(index, kinked, sign)
                 multipliers = side._vjp(gx[index], gy[index], gs[index], Report(), at_kink=False)
                 g = outer(self._structure, *side.linearised.point[:2], *multipliers)
                 parts = (g.P, g.A, g.b, g.c)
-                return parts, np.max([peak(part) for part in parts], axis=0)
+                return parts, np.maximum(peak(g.b), peak(g.c))
 
             # J'(r1, r2) = g says r2 = gs + D h with this h: where h = 0 the choice of D does not matter.
             h = self._structure.A.products(linearised.data.A)[0](r1) + r2 - gy - gs
-            kinked = rows_at_kinks(D, y - s, h)
+            kinked = self.kinks.rows(h)
             report.add_degenerate(changed_by_kinks(kinked, one_sided, self.observability), KINKED)
         return Multipliers(r1 * size, r2 * size)
 
@@ -277,7 +276,7 @@ class KKTDerivative:
 
     def _beside(self, index: Indices, kinked: NDArray[np.bool_], sign: float) -> KKTDerivative:
         """Return the derivative of some programs a little to one side of their kinks."""
-        point = beside(self.linearised.point.take(index), kinked, sign)
+        point = self.kinks.beside(index, kinked, sign)
         linearised = LinearisedKKT(self.linearised.system, self.linearised.data.take(index), point)
         observability = None if self.observability is None else self.observability.take(index)
         return KKTDerivative(linearised, self.scaling.take(index), self.method, observability)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from conediff.parallel.constants import KEPT_POOLS
@@ -45,9 +46,18 @@ class ThreadBackend:
         parts: Sequence[slice],
         arguments: Callable[[slice], tuple[Any, ...]],
     ) -> list[Any]:
-        """Return ``[function(*shared, *arguments(part)) for part in parts]``, with BLAS at one thread."""
+        """Return ``[function(*shared, *arguments(part)) for part in parts]``, with BLAS at one thread.
+
+        NumPy does not warn inside: where data overflow, or a step fails, the results are not finite, and are
+        checked for it.
+        """
+
+        def answer(part: slice) -> Any:
+            with np.errstate(all="ignore"):  # of this thread
+                return function(*shared, *arguments(part))
+
         with one_blas_thread():
-            return list(mapper(self.threads)(lambda part: function(*shared, *arguments(part)), parts))
+            return list(mapper(self.threads)(answer, parts))
 
 
 def default_threads() -> int:

@@ -140,7 +140,7 @@ def _matrix(name: str, value: Any) -> sp.csc_array:
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
         )
     if not sp.issparse(value):
-        value = _numbers(name, value)
+        value = numbers(name, value)
         if value.ndim != 2:
             raise ValueError(f"{name} must be a matrix, but has shape {value.shape}")
     matrix = sp.csc_array(value, dtype=np.float64, copy=True)
@@ -159,7 +159,7 @@ def _vector(name: str, value: ArrayLike) -> Array:
         raise TypeError(
             f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
         )
-    vector = _numbers(name, value).copy()
+    vector = numbers(name, value).copy()
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, but has shape {vector.shape}")
     bad = np.flatnonzero(~np.isfinite(vector))
@@ -168,13 +168,13 @@ def _vector(name: str, value: ArrayLike) -> Array:
     return vector
 
 
-def _numbers(name: str, value: Any) -> Array:
+def numbers(name: str, value: Any) -> Array:
     """Return the value as a float64 array; raise TypeError if it is None or not numeric."""
     try:
         if value is None:
             raise TypeError
         return np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name} must be an array of numbers, or a sparse matrix, got {value!r:.80}"
         ) from error

@@ -504,6 +504,8 @@ def test_no_tensors():
     name = layer.numpy_layer.parameters[1].name
     with pytest.raises(AttributeError, match=f"{name}.*None"):
         layer(A, None, lam)
+    with pytest.raises(cd.ParameterError, match="pass a tensor"):
+        layer(A, None, lam)
     for wrong in (b.numpy(), [1.0, 2.0], 1.0):
         with pytest.raises(TypeError, match=f"{name}.*torch.Tensor"):
             layer(A, wrong, lam)

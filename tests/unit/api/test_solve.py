@@ -181,3 +181,16 @@ def test_the_error_of_a_single_program():
     np.testing.assert_allclose(p.A.T @ certificate, 0, atol=1e-8)
     assert p.b @ certificate == pytest.approx(-1)
     assert isinstance(caught.value, cd.ConediffError) and isinstance(caught.value, RuntimeError)
+
+
+@pytest.mark.parametrize("value", ["x", 10**400, [[1.0], [1.0, 2.0]], object()])
+def test_what_is_no_array_of_numbers_is_a_type_error(value):
+    program = cd.ConeProgram(np.array([[-1.0]]), [-1.0], [2.0], {"l": 1})
+    for call in (
+        lambda: cd.solve_batch(program, b=value),
+        lambda: cd.solve(program, warm_start=(value, [0.0], [0.0])),
+        lambda: cd.solve(program).derivative().vjp(dx=value),
+        lambda: cd.solve(program).derivative().jvp(dA=value),
+    ):
+        with pytest.raises(TypeError, match="array of numbers"):
+            call()

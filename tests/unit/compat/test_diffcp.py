@@ -416,3 +416,9 @@ def test_not_a_number():
     A = matrix([np.nan])
     with pytest.raises(ValueError, match=r"A\[0, 0\] is nan"):
         diffcp.solve_only(A, *GOOD[1:])
+
+
+@pytest.mark.parametrize("cones", [None, 3, [("l", 1)], np.zeros((0, 0))])
+def test_cones_are_a_mapping(cones):
+    with pytest.raises(TypeError, match="mapping"):
+        diffcp.solve_only(*GOOD[:3], cones)

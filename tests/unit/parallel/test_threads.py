@@ -7,11 +7,13 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from conediff.parallel.threads import mapper, one_blas_thread
+from conediff.parallel.threads import ThreadBackend, mapper, one_blas_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2, None])
@@ -110,3 +112,12 @@ def test_blas_gets_its_threads_back_after_an_error():
         with pytest.raises(KeyError), one_blas_thread():
             raise KeyError
         assert blas_threads() == before and max(before) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_overflows_does_not_warn(threads):
+    parts = [slice(0, 1), slice(1, 2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = ThreadBackend(threads).map(lambda x: 1e308 * x, (), parts, lambda part: (np.full(1, 1e10),))
+    assert np.isinf(found).all()

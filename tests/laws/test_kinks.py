@@ -1,0 +1,152 @@
+"""Kinks of the projection are found, and only they, whatever the size of the cone and of others."""
+
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import conediff as cd
+from conediff.cones import ProductCone
+
+
+def on_cone(dim, sign):
+    """A point of the boundary of the second-order cone, or of minus it."""
+    u = np.random.default_rng(dim).standard_normal(dim - 1)
+    return sign * np.r_[1.0, u / np.linalg.norm(u)]
+
+
+# For each kind of cone: v at kinks, and v off them.
+POINTS = {
+    "nonnegative": ({"l": 1}, [[0.0]], [[1.0], [-1.0]]),
+    "several": ({"l": 3}, [[0.0, 1.0, -1.0]], [[1.0, -2.0, 3.0]]),
+    "second-order": (
+        {"q": [3]},
+        [on_cone(3, 1), on_cone(3, -1), np.zeros(3)],
+        [[0.2, 1.0, 1.0], [2.0, 0.5, 0.5], [-2.0, 0.5, 0.5]],
+    ),
+    "long second-order": ({"q": [8]}, [on_cone(8, 1), on_cone(8, -1), np.zeros(8)], [np.r_[0.2, np.ones(7)]]),
+    "PSD": ({"s": [2]}, [[1.0, 0, 0], [-1.0, 0, 0], [0, 0, 0]], [[1, 0.3, -1], [2, 0.1, 1], [-2, 0.1, -1]]),
+    "PSD of order 3": (
+        {"s": [3]},
+        [[1.0, 0, 0, -1, 0, 0], [1.0, 0, 0, 0, 0, 0]],
+        [[1, 0.3, -1, 2, 0.3, 0.4]],
+    ),
+    "complex PSD": ({"cs": [2]}, [[1.0, 0, 0, 0], [-1.0, 0, 0, 0]], [[1, 0.3, 0.2, -1]]),
+    "exponential": (
+        {"ep": 1},
+        [[-1, -1, -np.e], [-1, 0, np.exp(-1)], [0, 0, 0], [1, 0, -1], [1, 1, 0]],
+        [[1, -0.5, 0.3], [1, 1, -1], [1, 1, 1]],
+    ),
+    "dual exponential": (
+        {"ed": 1},
+        [[1, 1, np.e], [1, 0, -np.exp(-1)], [0, 0, 0], [-1, -1, 0]],
+        [[-1, 0.5, -0.3], [-1, -1, 1]],
+    ),
+    "power": (
+        {"p": [0.3]},
+        [[-1.0, -2.0, -(2**0.7)], [0.3, 0.7, 1.0], [0, 0, 0]],
+        [[0.2, -0.4, 1.0], [-1, 1, 2], [-1, -1, 0.5]],
+    ),
+    "dual power": ({"p": [-0.3]}, [[1.0, 2.0, 2**0.7], [0, 0, 0]], [[-0.2, 0.4, -1.0], [1, -1, -2]]),
+    "box": ({"bl": [-1.0, -2.0], "bu": [1.0, 3.0]}, [[-1.0, -1.0, -0.5], [0, 0, 0]], [[-1.0, -0.2, -0.5]]),
+}
+CASES = [
+    pytest.param(cones, np.asarray(v, float), at_kink, id=f"{name}-{'kink' if at_kink else 'smooth'}-{i}")
+    for name, (cones, kinks, smooth) in POINTS.items()
+    for at_kink, points in ((True, kinks), (False, smooth))
+    for i, v in enumerate(points)
+]
+
+
+def program(cones, v, size, of_x, beside, seed=0):
+    """A program whose solution has v times ``size`` in the cone, next to a row of the size ``beside``."""
+    rng, m = np.random.default_rng(seed), len(v)
+    y = ProductCone.from_dict(cones).project_dual(v).point
+    y, s = y * size, (y - v) * size
+    x, A = rng.standard_normal(m) * of_x, rng.standard_normal((m, m))
+    b, c = A @ x + s, -x - A.T @ y
+    if beside:
+        A = sp.block_diag([[[1.0]], A])
+        b, c = np.r_[beside, b], np.r_[beside, c]
+        x, y, s = np.r_[beside, x], np.r_[-2 * beside, y], np.r_[0, s]
+        cones = {"z": 1, **cones}
+    return cd.ConeProgram(A, b, c, cones, P=np.eye(len(x))), (x, y, s)
+
+
+@pytest.mark.parametrize(("cones", "v", "at_kink"), CASES)
+@pytest.mark.parametrize("beside", [0, 1.0, 1e9])
+def test_the_decision_does_not_depend_on_the_size_of_the_cone(cones, v, at_kink, beside):
+    for exponent in (-12, -9, -3, 0, 3, 9):
+        size = 10.0**exponent
+        # With x of the cone's size its digits are the cone's; with x of size one small y and s lose some.
+        for of_x in (size,) if exponent < -9 else (size, 1.0):
+            given, solution = program(cones, v, size, of_x, beside)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", cd.AccuracyWarning)
+                d = cd.solve(given, warm_start=solution).derivative().diagnostics
+            assert (d.strict_complementarity[0] == 0) == at_kink, (exponent, of_x)
+            assert not (at_kink and d.differentiable[0])
+
+
+@pytest.mark.parametrize("depth", [5, 24, 28, 40, 90])
+def test_a_softmax_has_no_kink(depth, strict):
+    x, s = cp.Variable(3), cp.Parameter(3)
+    objective = cp.Maximize(s @ x + cp.sum(cp.entr(x)))
+    solution = cd.CvxpyLayer(cp.Problem(objective, [cp.sum(x) == 1]), [s], [x]).solve(
+        np.array([0, 0.5, -depth])
+    )
+    p = np.exp([0, 0.5, -depth])
+    p /= p.sum()
+    slopes = np.diag(p) - np.outer(p, p)
+    g = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_allclose(solution.vjp(g)[0], slopes @ g, atol=1e-13)
+    np.testing.assert_allclose(solution.jvp(g)[0], slopes @ g, atol=1e-13)
+    assert solution.diagnostics.differentiable.all() and solution.info["degenerate"] == 0
+
+
+@pytest.mark.parametrize("size", [1.0, 8.0, 40.0])
+def test_entropic_transport_has_no_kink(size, strict):
+    X, C = cp.Variable((3, 3)), cp.Parameter((3, 3))
+    objective = cp.Minimize(cp.sum(cp.multiply(C, X)) - cp.sum(cp.entr(X)))
+    layer = cd.CvxpyLayer(cp.Problem(objective, [cp.sum(X, 0) == 1, cp.sum(X, 1) == 1]), [C], [X])
+    rng = np.random.default_rng(0)
+    solution = layer.solve(size * rng.standard_normal((3, 3)))
+    solution.vjp(rng.standard_normal((3, 3)))
+    assert solution.diagnostics.strict_complementarity[0] > 0
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e3, 1e6, 1e9])
+def test_second_order_cones_of_different_size_beside_each_other(ratio, strict):
+    x, p = [cp.Variable(3) for _ in range(2)], [cp.Parameter(3) for _ in range(2)]
+    objective = cp.Minimize(sum(cp.sum_squares(a - b) for a, b in zip(x, p, strict=True)))
+    layer = cd.CvxpyLayer(cp.Problem(objective, [cp.SOC(2 * a[0], a) for a in x]), p, x)
+    solution = layer.solve(np.array([1.0, 3.0, 3.0]) / ratio, np.array([1.0, 2.0, -3.0]) * ratio)
+    solution.vjp(np.ones(3), np.ones(3))
+    assert solution.diagnostics.differentiable.all()
+
+
+@pytest.mark.parametrize("beside", [1.0, 1e3, 1e6])
+def test_a_kink_beside_large_numbers_is_told(beside):
+    x, p = cp.Variable(3), cp.Parameter(3)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 0]), [p], [x])
+    solution = layer.solve(np.array([0.0, beside, -beside]))
+    with pytest.warns(cd.DegeneracyWarning):
+        solution.vjp(np.ones(3))
+    clear = layer.solve(np.array([1e-9, beside, -beside]))
+    np.testing.assert_allclose(clear.vjp(np.ones(3))[0], [1, 1, 0], atol=1e-9)
+    assert clear.diagnostics.differentiable.all()
+
+
+def test_a_lasso_at_its_kink_is_told():
+    rng = np.random.default_rng(0)
+    A, b = rng.standard_normal((8, 4)), rng.standard_normal(8)
+    x, weight = cp.Variable(4), cp.Parameter(nonneg=True)
+    layer = cd.CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + weight * cp.norm1(x))), [weight], [x]
+    )
+    largest = np.abs(2 * A.T @ b).max()
+    with pytest.warns(cd.DegeneracyWarning):
+        layer.solve(largest).vjp(np.ones(4))
+    assert layer.solve(largest * (1 - 1e-6)).diagnostics.differentiable.all()
