@@ -13,8 +13,8 @@ _ABOUT = """\
 examples:
   python -m conediff check               does this installation give right answers? (about ten seconds)
   python -m conediff info                versions, threads, usable frameworks: include this in bug reports
-  python -m conediff demo                tune an elastic net on real data; saves conediff_demo.png
-  python -m conediff demo --output net.svg --steps 20
+  python -m conediff demo                tune penalties of a regression on real data; saves conediff_demo.png
+  python -m conediff demo --output net.svg --steps 20 --seed 1
 
 exit codes:
   0  success
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "demo":
-        return _demo(parser, options.output, options.steps)
+        return _demo(parser, options.output, options.steps, options.seed)
     if options.command == "info":
         return _info()
     if options.command == "check":
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"conediff {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
-    demo = commands.add_parser("demo", help="tune an elastic net on real data by gradients through its fit")
+    demo = commands.add_parser("demo", help="tune penalties of a regression on real data by gradients through its fit")
     demo.add_argument(
         "--output",
         type=Path,
@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive_integer,
         default=60,
         help="largest number of optimiser steps (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--seed",
+        type=_natural_number,
+        default=0,
+        help="another number divides the patients in another way (default: %(default)s)",
     )
     commands.add_parser("info", help="versions, threads, BLAS, and which frameworks can be used")
     commands.add_parser("check", help="a self-test: exit code 0 if this installation gives right answers")
@@ -73,7 +79,14 @@ def _positive_integer(text: str) -> int:
     return int(text)
 
 
-def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
+def _natural_number(text: str) -> int:
+    """Return the number that an option's text states, zero included; argparse reports the error."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def _demo(parser: argparse.ArgumentParser, output: Path, steps: int, seed: int) -> int:
     # Checked before the work is done.
     if not output.parent.is_dir():
         parser.error(f"there is no folder {output.parent} to save the picture in")
@@ -83,7 +96,7 @@ def _demo(parser: argparse.ArgumentParser, output: Path, steps: int) -> int:
 
         if output.suffix[1:].lower() not in picture_formats():
             parser.error(f"{output} does not end in a picture format: {', '.join(picture_formats())}")
-        run(output, steps)
+        run(output, steps, seed)
     except ModuleNotFoundError as missing:
         print(f'the demo needs {missing.name}: pip install "conediff[demo]"', file=sys.stderr)
         return 1

@@ -24,5 +24,5 @@ for at in (2.0, 7.0):
     left.plot(at, value, "o", color="tab:orange")
     right.plot(near, dual + slope * (near - at), color="tab:green")
     right.plot(at, dual, "o", color="tab:green")
-left.set(xlabel="budget", title="Value; its slope is the dual variable")
-right.set(xlabel="budget", ylim=(0, 1.05), title="Dual variable; its slope is its derivative")
+left.set(xlabel="budget", ylabel="optimal value", title="Value; its slope is the dual variable")
+right.set(xlabel="budget", ylabel="dual variable", ylim=(0, 1.05), title="Dual variable; its slope is its derivative")

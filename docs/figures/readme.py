@@ -100,15 +100,16 @@ def draw(path):
     learned = learn(start, points, targets)
     after, values_after, _, _ = loss_and_gradient(*learned, points, targets)
 
-    figure = Figure(figsize=(12, 3.1), facecolor="white")
-    text = figure.add_axes((0.01, 0.04, 0.345, 0.83))
+    figure = Figure(figsize=(8, 5.9), facecolor="white")
+    text = figure.add_axes((0.01, 0.52, 0.53, 0.43))
     text.axis("off")
     text.set_title("1. state a convex problem in cvxpy", fontsize=11.5, color=INK)
     box = {"boxstyle": "round,pad=0,rounding_size=0.03", "facecolor": "#edf2f7", "edgecolor": "#cbd5e0"}
     text.add_patch(FancyBboxPatch((0.01, 0.01), 0.98, 0.98, transform=text.transAxes, **box))
     code = {"family": "monospace", "fontsize": 9.6, "linespacing": 1.5}
     text.text(0.035, 0.5, CODE, va="center", color=INK, transform=text.transAxes, **code)
-    panels = [figure.add_axes((0.365 + 0.212 * k, 0.02, 0.2, 0.85)) for k in range(3)]
+    corners = ((0.57, 0.5), (0.07, 0.0), (0.57, 0.0))  # beside the code, and below
+    panels = [figure.add_axes((*corner, 0.4, 0.45)) for corner in corners]
 
     polygon(panels[0], *start, f"2. solve: {POINTS} points at once")
     for point, value in zip(points, values, strict=True):

@@ -23,6 +23,6 @@ for (name, objective), style in zip(objectives.items(), ("k-", "-", "-"), strict
     solution = cd.CvxpyLayer(cp.Problem(objective, constraints), [e], [w]).solve(scores)
     left.plot(first, solution.values[0][:, 0], style, label=name)
     right.plot(first, solution.jvp(direction)[0][:, 0], style)
-left.set(xlabel="first score", title="First entry of the solution")
-right.set(xlabel="first score", title="Its derivative")
+left.set(xlabel="first score", ylabel="$w_0$", title="First entry of the solution")
+right.set(xlabel="first score", ylabel="derivative of $w_0$", title="Its derivative")
 left.legend()

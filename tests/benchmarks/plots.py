@@ -49,10 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
 def figures(records: list[Record]) -> dict[str, Figure]:
     """Return the figures by name."""
     found = {}
-    for mode in ("cold", "training"):
+    for mode, said in (("cold", "new data in every call"), ("training", "a training loop with warm starts")):
         chosen = [r for r in records if r["mode"] == mode and r["problem"] in BATCHED]
         if chosen:
-            found[f"batch-{mode}"] = _against_batch(chosen, f"{mode} mode")
+            found[f"batch-{mode}"] = _against_batch(chosen, said)
     if growing := [r for r in records if r["problem"] in GROWING]:
         found["size"] = _against_size(growing)
     return found
@@ -60,16 +60,16 @@ def figures(records: list[Record]) -> dict[str, Figure]:
 
 def _against_batch(records: list[Record], title: str) -> Figure:
     problems = list(dict.fromkeys(r["problem"] for r in records))
-    columns = min(5, len(problems))
+    columns = min(3, len(problems))  # more are too small to read in the column of a page
     rows = -(-len(problems) // columns)
-    figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
+    figure = Figure(figsize=(2.7 * columns, 2.5 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, problem in zip(axes, problems, strict=False):
         _curves(ax, [r for r in records if r["problem"] == problem], lambda r: r["batch"])
         ax.set(title=problem, xlabel="batch size", ylabel="milliseconds")
     for ax in axes[len(problems) :]:
         ax.set_visible(False)
-    figure.suptitle(f"One call, {title}: forward (solid) and backward (dashed)")
+    figure.suptitle(f"{title[0].upper()}{title[1:]}: forward (solid) and backward (dashed)")
     _legend(figure, axes)
     return figure
 
@@ -78,7 +78,7 @@ def _against_size(records: list[Record]) -> Figure:
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     ax = figure.subplots()
     _curves(ax, records, lambda r: float(r["problem"].partition("-")[2]))
-    ax.set(title="Sparse QP: forward (solid), backward (dashed)", xlabel="variables", ylabel="milliseconds")
+    ax.set(title="Forward (solid), backward (dashed), wrong (hollow)", xlabel="variables", ylabel="milliseconds")
     _legend(figure, [ax])
     return figure
 

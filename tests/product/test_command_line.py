@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 
@@ -50,6 +51,7 @@ def test_info_fails_where_something_required_is_missing(monkeypatch, capsys):
         (["fly"], "invalid choice: 'fly'"),
         (["demo", "--steps", "0"], "expected a whole number from 1 on, got '0'"),
         (["demo", "--steps", "many"], "expected a whole number"),
+        (["demo", "--seed", "-1"], "expected a whole number from 0 on, got '-1'"),
         (["demo", "--output", "no/such/folder/a.png"], "there is no folder no/such/folder"),
         (["info", "more"], "unrecognized arguments: more"),
     ],
@@ -76,15 +78,48 @@ def test_demo_without_its_packages_says_what_to_install(monkeypatch, capsys):
     assert 'pip install "conediff[demo]"' in capsys.readouterr().err
 
 
-def test_demo_beats_the_grid_and_saves_a_picture(tmp_path, capsys):
+def test_demo_converges_beats_the_grid_on_the_test_studies_and_saves_a_picture(tmp_path, capsys):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     from conediff.cli.demo import main as demo
 
     losses = demo(tmp_path / "picture.png")
-    assert losses["tuned"] < 0.97 * losses["grid"]
+    assert losses["tuned"] < 0.99 * losses["grid"]
+    assert losses["tuned_test"] < 0.97 * losses["grid_test"]
     assert (tmp_path / "picture.png").stat().st_size > 10_000
-    assert "below the grid's best" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.search(r"^converged after \d+ steps: .*the largest slope that the bounds leave is", printed, re.M)
+    assert printed.count("% below the grid's") == 2
+
+
+def test_demo_says_if_it_did_not_converge(tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    from conediff.cli.demo import main as demo
+
+    assert not demo(tmp_path / "picture.png", steps=2)["converged"]
+    assert "NOT converged: stopped after 2 steps, the limit" in capsys.readouterr().out
+
+
+def test_demo_says_which_of_two_losses_is_lower():
+    from conediff.cli.demo import compared
+
+    assert compared(0.9, 1.0) == "10.0% below"
+    assert compared(1.1, 1.0) == "10.0% above"
+
+
+def test_demo_studies_share_no_patient():
+    pytest.importorskip("sklearn")
+    import numpy as np
+
+    from conediff.cli.demo import load
+
+    tuning, test, _ = load()
+    seen = [{row.tobytes() for X in (part.X, part.X_new) for row in X.reshape(-1, 10)} for part in (tuning, test)]
+    assert not seen[0] & seen[1]
+    for study in range(len(tuning.y)):
+        both = np.concatenate([tuning.X[study], tuning.X_new[study]])
+        assert len({row.tobytes() for row in both}) == len(both)
 
 
 def test_demo_gradient_against_differences():
@@ -93,14 +128,14 @@ def test_demo_gradient_against_differences():
 
     from conediff.cli.demo import elastic_net, load, loss_and_gradient
 
-    split = load()
-    layer = elastic_net(*split.train)
-    theta = np.linspace(-6, -2, 11)
-    gradient = loss_and_gradient(theta, layer, split)[1]
+    studies, _, names = load()
+    layer = elastic_net(len(names))
+    theta = np.linspace(-5, -1, 11)
+    gradient = loss_and_gradient(theta, layer, studies)[1]
     h = 1e-6
     for k in range(11):
         step = h * (np.arange(11) == k)
-        ends = [loss_and_gradient(theta + sign * step, layer, split)[0] for sign in (1, -1)]
+        ends = [loss_and_gradient(theta + sign * step, layer, studies)[0] for sign in (1, -1)]
         assert gradient[k] == pytest.approx((ends[0] - ends[1]) / (2 * h), abs=1e-7)
 
 

@@ -89,9 +89,9 @@ print(f"cost on 100 new simulations: {before:.3f} before, {after:.3f} after, {re
 assert after < 0.9 * before and after < 0.95 * reference
 
 figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-axes.plot(losses, color="0.7", label="training, new disturbances in every step")
+axes.plot(losses, color="0.7", label="training (new disturbances in each step)")
 axes.plot([*tests, steps], [*tests.values(), after], "o-", label="test")
 axes.axhline(reference, color="tab:orange", linestyle="--", label="test, Riccati")
 axes.set(xlabel="step", ylabel="cost per time step", title="A policy that solves a problem at every step")
-axes.legend(loc="upper right")
+figure.legend(loc="outside lower center", ncols=3)
 figure.savefig("control_policy.png")

@@ -83,12 +83,14 @@ assert poisoned - clean > 3 * (random_losses.max() - clean) and poisoned > clean
 figure, axes = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
 for label, colour in ((1, "tab:blue"), (-1, "tab:orange")):
     points, arrows = X_train[labels == label], unit(gradient)[labels == label]
-    axes.scatter(*points.T, s=14, color=colour)
+    axes.scatter(*points.T, s=14, color=colour, label=f"label {label}")
     axes.quiver(*points.T, *arrows.T, color=colour, width=0.003, scale=18)
 ends = np.array([-3.5, 3.5])
-fits = {"-": solution.values, "--": classifier(X_train + reach * unit(gradient))}
-for style, (weights, offset) in fits.items():
-    axes.plot(ends, -(offset + weights[0] * ends) / weights[1], style, color="black", linewidth=1)
+fits = {"before": solution.values, "after": classifier(X_train + reach * unit(gradient))}
+for (name, (weights, offset)), style in zip(fits.items(), ("-", "--"), strict=True):
+    line = -(offset + weights[0] * ends) / weights[1]
+    axes.plot(ends, line, style, color="black", linewidth=1, label=f"boundary {name}")
 axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xlabel="feature 0", ylabel="feature 1")
-axes.set(title="How to move each point to do the most harm;\nboundary before (solid) and after (dashed)")
+axes.set(title="The direction in which each point does the most harm")
+figure.legend(loc="outside lower center", ncols=4)
 figure.savefig("data_poisoning.png")

@@ -100,6 +100,6 @@ figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
 for name, path in paths.items():
     axes.semilogy(dates, path.cumsum(0).exp(), label=name)
 axes.axvline(dates[train], color="0.5", linestyle="--")
-axes.set(ylabel="dollars", title="Value of one dollar; tuned left of the line")
+axes.set(xlabel="year", ylabel="dollars", title="Value of one dollar; tuned left of the line")
 axes.legend()
 figure.savefig("portfolio.png")

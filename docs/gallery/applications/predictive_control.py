@@ -101,10 +101,10 @@ assert after < 0.95 * before
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.plot(losses)
-left.set(xlabel="step", ylabel="cost per hour", title="Learning")
+left.set(xlabel="step", ylabel="cost per hour", title="Training")
 for airs, name in ((airs_fitted, "fitted model"), (airs_learned, "learned model")):
     right.plot(airs[:, 0], label=name)
 right.axhline(wish, color="0.5", linestyle=":", label="wish")
-right.set(xlabel="hour", ylabel="temperature of the air", title="A new day")
+right.set(xlabel="hour", ylabel="temperature of the air, °C", title="A new day")
 right.legend()
 figure.savefig("predictive_control.png")

@@ -85,10 +85,10 @@ assert after > 1.25 * before
 
 figure, (first, second) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 first.plot(profits)
-first.set(xlabel="step", title="Profit per day")
+first.set(xlabel="step", ylabel="profit per day", title="Training (new days in each step)")
 for k, colour in enumerate(("tab:blue", "tab:orange", "tab:green")):
     second.plot(stocks_before[:, k], "--", color=colour)
     second.plot(stocks_after[:, k], color=colour, label=f"warehouse {k}")
-second.set(xlabel="day", title="Average stock, before (dashed) and after", ylim=(0, 3.4))
+second.set(xlabel="day", ylabel="units", title="Average stock, before (dashed) and after", ylim=(0, 3.4))
 second.legend(loc="upper left")
 figure.savefig("supply_chain.png")

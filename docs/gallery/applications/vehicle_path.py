@@ -81,12 +81,12 @@ assert np.abs(exact / truth - 1).max() < 1e-4 and np.abs(noisy / truth - 1).max(
 # ---------------------------------
 
 new = roads(1)
-figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
 axes.fill_between(np.arange(n), -2.2, new[0][0], step="mid", color="0.7")
 axes.fill_between(np.arange(n), new[1][0], 2.2, step="mid", color="0.7")
 axes.plot(driver(*new, *truth)[0][0], color="black", linewidth=4, alpha=0.3, label="the driver")
 axes.plot(driver(*new, *noisy)[0][0], label="learned from paths with noise")
 axes.plot(driver(*new, 1.0, 1.0)[0][0], ":", label="before learning")
-axes.set(xlabel="place along the road", ylabel="offset", title="A new road", ylim=(-2.2, 2.2))
-axes.legend(loc="lower right", fontsize=8)
+axes.set(xlabel="place along the road", ylabel="offset from the middle", title="A new road", ylim=(-2.2, 2.2))
+figure.legend(loc="outside lower center", ncols=3)
 figure.savefig("vehicle_path.png")

@@ -86,6 +86,6 @@ assert max(errors.values()) < 1e-7, errors
 
 figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 axes.bar(list(errors), list(errors.values()))
-axes.set(yscale="log", ylim=(1e-12, 1e-5), ylabel="relative difference")
+axes.set(yscale="log", ylim=(1e-12, 1e-5), xlabel="parameter", ylabel="relative difference")
 axes.set(title="Gradient against finite differences")
 figure.savefig("qp_layer.png")

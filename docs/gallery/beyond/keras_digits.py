@@ -85,4 +85,5 @@ for picture, bars, k in zip(*panels, doubtful, strict=True):
     bars.bar(range(10), read[k], color=["tab:orange" if d == y_test[k] else "tab:blue" for d in range(10)])
     bars.set(xticks=range(0, 10, 3), yticks=[], ylim=(0, 0.7))
 panels[1, 0].set_ylabel("probability")
+figure.supxlabel("digit; the true one is orange")
 figure.savefig("keras_digits.png")

@@ -61,6 +61,6 @@ for values, name in ((used_capital, "capital"), (used_labour, "labour"), (made, 
     axes.plot(price, values, label=name)
 axes.plot(price, exact_capital, ":", color="black", label="closed forms")
 axes.plot(price, exact, ":", color="black")
-axes.set(xlabel="price of capital", title="Inputs and output of the factory")
-axes.legend()
+axes.set(xlabel="price of capital", ylabel="amount", ylim=(0, 1.5), title="Inputs and output of the factory")
+axes.legend(loc="upper right", bbox_to_anchor=(1, 0.9), ncols=2)
 figure.savefig("power_cones.png")

@@ -61,10 +61,11 @@ assert abs(measured - predicted) < 1e-6 * np.abs(bounded).sum()
 out = solution.values[0] < 1e-9
 assert out.any() and np.abs(bounded[np.ix_(out, out)]).max() < 1e-9
 
-figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
-shown = {"P": covariance, "gradient by P, no bounds": gradient, "gradient by P, w >= 0": bounded}
+figure, panels = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
+shown = {"covariance P": covariance, "gradient, no bounds": gradient, "gradient, w >= 0": bounded}
 for axes, (name, matrix) in zip(panels, shown.items(), strict=True):
     size = np.abs(matrix).max()
     figure.colorbar(axes.imshow(matrix, cmap="RdBu", vmin=-size, vmax=size), ax=axes, shrink=0.8)
-    axes.set(title=name)
+    axes.set(title=name, xlabel="asset", xticks=range(n), yticks=range(n))
+panels[0].set_ylabel("asset")
 figure.savefig("psd_parameter.png")

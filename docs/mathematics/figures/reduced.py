@@ -33,10 +33,10 @@ for line in (left.axvline, left.axhline):
 labels = {"$P$": (0.22, 0.9), "$A^T S$": (0.85, 0.93), "$S A$": (0.05, 0.1), "$D - I$": (0.82, 0.35)}
 for text, at in labels.items():
     left.text(*at, text, transform=left.transAxes, fontsize=14, color="tab:red")
-left.set(xticks=[], yticks=[])
+left.set(xticks=[], yticks=[], xlabel="column", ylabel="row", title="Entries of K that are not zero")
 eigenvalues = np.linalg.eigvalsh(K)[::-1]
 right.plot(eigenvalues, ".", markersize=3)
 right.axvline(n - 0.5, color="black", linewidth=0.8)
 right.axhline(0, color="black", linewidth=0.8)
-right.set(yscale="symlog", xlabel="number", title=f"Eigenvalues of K: n = {n}, m = {program.m}")
+right.set(yscale="symlog", xlabel="number of the eigenvalue", ylabel="eigenvalue", title=f"Eigenvalues of K: n = {n}, m = {program.m}")
 assert (eigenvalues[:n] > 0).all() and (eigenvalues[n:] < 0).all()
