@@ -88,7 +88,9 @@ def test_demo_converges_beats_the_grid_on_the_test_studies_and_saves_a_picture(t
     assert losses["tuned_test"] < 0.97 * losses["grid_test"]
     assert (tmp_path / "picture.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
-    assert re.search(r"^converged after \d+ steps: .*the largest slope that the bounds leave is", printed, re.M)
+    assert re.search(
+        r"^converged after \d+ steps: .*the largest slope that the bounds leave is", printed, re.M
+    )
     assert printed.count("% below the grid's") == 2
 
 
@@ -115,7 +117,9 @@ def test_demo_studies_share_no_patient():
     from conediff.cli.demo import load
 
     tuning, test, _ = load()
-    seen = [{row.tobytes() for X in (part.X, part.X_new) for row in X.reshape(-1, 10)} for part in (tuning, test)]
+    seen = [
+        {row.tobytes() for X in (part.X, part.X_new) for row in X.reshape(-1, 10)} for part in (tuning, test)
+    ]
     assert not seen[0] & seen[1]
     for study in range(len(tuning.y)):
         both = np.concatenate([tuning.X[study], tuning.X_new[study]])

@@ -80,7 +80,7 @@ random_losses = np.array([test_loss(*pair)[0] for pair in zip(ws, intercepts, st
 print(f"test loss: {clean:.4f} clean, {poisoned:.4f} poisoned, at most {random_losses.max():.4f} at random")
 assert poisoned - clean > 3 * (random_losses.max() - clean) and poisoned > clean
 
-figure, axes = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
+figure, axes = plt.subplots(figsize=(6, 5.2), layout="constrained")
 for label, colour in ((1, "tab:blue"), (-1, "tab:orange")):
     points, arrows = X_train[labels == label], unit(gradient)[labels == label]
     axes.scatter(*points.T, s=14, color=colour, label=f"label {label}")
@@ -92,5 +92,5 @@ for (name, (weights, offset)), style in zip(fits.items(), ("-", "--"), strict=Tr
     axes.plot(ends, line, style, color="black", linewidth=1, label=f"boundary {name}")
 axes.set(xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal", xlabel="feature 0", ylabel="feature 1")
 axes.set(title="The direction in which each point does the most harm")
-figure.legend(loc="outside lower center", ncols=4)
+figure.legend(loc="outside lower center", ncols=2)
 figure.savefig("data_poisoning.png")

@@ -97,7 +97,7 @@ for values, colour, name in ((start, "0.7", "receivers, before"), (angles.detach
     left.plot(*torch.stack([transmitters, spots]).permute(2, 0, 1), color=colour)
     left.scatter(*spots.T, color=colour, label=name)
 left.set(aspect="equal", title="Places", xlabel="distance", ylabel="distance")
-left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
+figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=3)
 right.plot(totals)
 right.axhline(alone, color="0.5", linestyle="--", label="without interference")
 right.set(xlabel="step", ylabel="power", title="Total power", ylim=(0, None))
