@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"conediff {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands")
-    demo = commands.add_parser("demo", help="tune penalties of a regression on real data by gradients through its fit")
+    said = "tune penalties of a regression on real data by gradients through its fit"
+    demo = commands.add_parser("demo", help=said)
     demo.add_argument(
         "--output",
         type=Path,

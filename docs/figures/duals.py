@@ -25,4 +25,9 @@ for at in (2.0, 7.0):
     right.plot(near, dual + slope * (near - at), color="tab:green")
     right.plot(at, dual, "o", color="tab:green")
 left.set(xlabel="budget", ylabel="optimal value", title="Value; its slope is the dual variable")
-right.set(xlabel="budget", ylabel="dual variable", ylim=(0, 1.05), title="Dual variable; its slope is its derivative")
+right.set(
+    xlabel="budget",
+    ylabel="dual variable",
+    ylim=(0, 1.05),
+    title="Dual variable; its slope is its derivative",
+)

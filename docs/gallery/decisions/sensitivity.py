@@ -2,12 +2,13 @@
 Sensitivity analysis: which number matters?
 ===========================================
 
-Learned: nothing is trained here. The example is a day of electricity supply: four power stations with limits meet a
-demand at the least cost. How do costs, emissions and the price move with every number in the problem?
+Learned: nothing is trained here. The example is a day of electricity supply: four power stations with limits
+meet a demand at the least cost. How do costs, emissions and the price move with every number in the problem?
 
 Expect: one solve and three gradients give all sensitivities. Each agrees with a finite difference. A station
 that runs at its limit has a sensitivity to its limit and none to its cost. The derivatives predict the effect
-of a change of one percent well, and of a change that moves another station to its limit badly. NumPy is enough.
+of a change of one percent well, and of a change that moves another station to its limit badly. NumPy is
+enough.
 """
 
 import cvxpy as cp
@@ -19,8 +20,8 @@ import conediff as cd
 # %%
 # The problem
 # -----------
-# Power in GW. The cost of a station is ``price * power + slope * power^2 / 2``. Emissions are in kt of CO2 per
-# hour. The dual variable of the balance is the price of one more GWh.
+# Power in GW. The cost of a station is ``price * power + slope * power^2 / 2``. Emissions are in kt of CO2
+# per hour. The dual variable of the balance is the price of one more GWh.
 
 names = ["hydro", "nuclear", "coal", "gas"]
 power = cp.Variable(4)
@@ -41,8 +42,8 @@ print(f"price of a GWh: {sign * dual:.3f}")
 # %%
 # Every sensitivity
 # -----------------
-# A row for each question, a column for each number. ``vjp`` takes the weights of the outputs in the question and
-# returns its derivatives with respect to all parameters.
+# A row for each question, a column for each number. ``vjp`` takes the weights of the outputs in the question
+# and returns its derivatives with respect to all parameters.
 
 questions = {
     "total cost": (None, None, np.array(1.0)),

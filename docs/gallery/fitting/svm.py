@@ -6,8 +6,9 @@ Learned: the scales of ten features of a support vector machine, from its loss o
 gradient through the fit. Two of the features are informative, the others are noise.
 
 Expect: the classifier depends on its support vectors only. The gradient with respect to every other training
-point is zero, and moving these points a little does not change the classifier at all. Following the gradient in
-the scales enlarges these two features and lowers the loss on new points by 10 % or more. NumPy and SciPy are enough.
+point is zero, and moving these points a little does not change the classifier at all. Following the gradient
+in the scales enlarges these two features and lowers the loss on new points by 10 % or more. NumPy and SciPy
+are enough.
 """
 
 import cvxpy as cp
@@ -20,9 +21,9 @@ import conediff as cd
 # %%
 # The classifier
 # --------------
-# Minimise ``|w|^2 / 2 + C sum_i max(0, 1 - y_i (x_i'w + b))^2``. The rows of Z are y_i x_i. The hinge is squared:
-# with a plain hinge, three points on the margin determine the boundary of a plane, as active constraints
-# determine the vertex of a linear program, and the gradient in the scales below is zero.
+# Minimise ``|w|^2 / 2 + C sum_i max(0, 1 - y_i (x_i'w + b))^2``. The rows of Z are y_i x_i. The hinge is
+# squared: with a plain hinge, three points on the margin determine the boundary of a plane, as active
+# constraints determine the vertex of a linear program, and the gradient in the scales below is zero.
 
 m, n, C = 40, 10, 0.1
 rng = np.random.default_rng(2)
@@ -59,7 +60,7 @@ _, g_w, g_b, _ = logistic(weights, offset, held_out, held_out_labels)
 (g_Z,) = solution.vjp(g_w, g_b)
 size = np.linalg.norm(g_Z, axis=1)
 support = labels * (X @ weights + offset) < 1
-print(f"{support.sum()} of {m} points are support vectors; largest gradient of another: {size[~support].max():.0e}")
+print(f"{support.sum()} of {m} are support vectors; gradient of the others at most {size[~support].max():.0e}")
 assert size[~support].max() < 1e-9 < size[support].min()
 
 moved = X + 0.02 * rng.standard_normal(X.shape) * ~support[:, None]

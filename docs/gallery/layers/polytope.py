@@ -80,7 +80,9 @@ for axes, polygon, title in zip(panels[:2], (before, after), ("Before", "After")
     axes.fill(*outline(*polygon).T, alpha=0.3, label="polygon")
     axes.plot(*circle.T, color="black", linewidth=1, label="unit circle")
     axes.scatter(*targets.T, s=8, color="tab:red", label="projections")
-    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1], title=title)
+    axes.set(
+        xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[-1, 0, 1], yticks=[-1, 0, 1], title=title
+    )
 panels[2].semilogy(losses)
 panels[2].set(xlabel="step", ylabel="mean squared error", title="Training")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

@@ -69,6 +69,8 @@ axes.plot(inputs, exact := 1 / (1 + np.exp(-inputs)), color="0.75", linewidth=6,
 axes.plot(inputs, exact * (1 - exact), color="0.75", linewidth=6)
 axes.plot(inputs, sigmoid(inputs)[0], label="layer: value")
 axes.plot(inputs, slopes, label="layer: derivative")
-axes.set(xlabel="score x", ylabel="probability, derivative", title="Sigmoid, as the solution of an entropy problem")
+axes.set(
+    xlabel="score x", ylabel="probability, derivative", title="Sigmoid, as the solution of an entropy problem"
+)
 axes.legend()
 figure.savefig("softmax.png")

@@ -38,5 +38,10 @@ eigenvalues = np.linalg.eigvalsh(K)[::-1]
 right.plot(eigenvalues, ".", markersize=3)
 right.axvline(n - 0.5, color="black", linewidth=0.8)
 right.axhline(0, color="black", linewidth=0.8)
-right.set(yscale="symlog", xlabel="number of the eigenvalue", ylabel="eigenvalue", title=f"Eigenvalues of K: n = {n}, m = {program.m}")
+right.set(
+    yscale="symlog",
+    xlabel="number of the eigenvalue",
+    ylabel="eigenvalue",
+    title=f"Eigenvalues of K: n = {n}, m = {program.m}",
+)
 assert (eigenvalues[:n] > 0).all() and (eigenvalues[n:] < 0).all()
