@@ -99,7 +99,8 @@ def _demo(parser: argparse.ArgumentParser, output: Path, steps: int, seed: int) 
             parser.error(f"{output} does not end in a picture format: {', '.join(picture_formats())}")
         run(output, steps, seed)
     except ModuleNotFoundError as missing:
-        print(f'the demo needs {missing.name}: pip install "conediff[demo]"', file=sys.stderr)
+        advice = 'pip install ".[demo]" in a checkout of conediff'
+        print(f"the demo needs {missing.name}: {advice}", file=sys.stderr)
         return 1
     return 0
 

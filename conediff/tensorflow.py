@@ -3,7 +3,7 @@
 try:
     import keras  # noqa: F401
 except ModuleNotFoundError as missing:
-    advice = 'pip install "conediff[tensorflow]"'
+    advice = 'pip install keras tensorflow, or ".[tensorflow]" in a checkout of conediff'
     if missing.name == "keras":
         raise ModuleNotFoundError(f"Keras is not installed: {advice}", name="keras") from missing
     # Keras imports its backend; which one, ~/.keras/keras.json and the variable KERAS_BACKEND say.

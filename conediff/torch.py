@@ -6,7 +6,7 @@ except ModuleNotFoundError as missing:
     if missing.name != "torch":  # PyTorch itself is there, and broken
         raise
     raise ModuleNotFoundError(
-        'PyTorch is not installed: pip install "conediff[torch]"', name="torch"
+        'PyTorch is not installed: pip install torch, or ".[torch]" in a checkout of conediff', name="torch"
     ) from missing
 
 from conediff_torch import CvxpyLayer, OptLayer, functional

@@ -6,7 +6,10 @@ import inspect
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "adapters")]
@@ -94,6 +97,39 @@ ORDER = [
 ]
 
 
+# What examples import beyond the docs extra: name, and the packages that it takes.
+OPTIONAL = {"torch": ("torch",), "keras": ("keras", "tensorflow"), "skfolio": ("skfolio",)}
+
+
+def skipped_examples(is_there=find_spec):
+    """Return, for everything optional that is not installed, the names of the examples that need it."""
+    missing = [name for name, packages in OPTIONAL.items() if not all(map(is_there, packages))]
+    found = {}
+    for script in sorted((ROOT / "docs" / "gallery").rglob("*.py")):
+        text = script.read_text(encoding="utf-8")
+        for name in missing:
+            if re.search(rf"^(import|from) {name}\b", text, flags=re.MULTILINE):
+                found.setdefault(name, []).append(script.stem)
+    return found
+
+
+SKIPPED = skipped_examples()
+
+
+def executed(skipped):
+    """Return the pattern of the scripts that sphinx-gallery runs; it shows the others without running them."""
+    names = "|".join(sorted({name for names in skipped.values() for name in names}))
+    return rf"^(?!.*[\\/](?:{names})\.py$).*\.py$" if names else r"\.py$"
+
+
+def say_what_was_skipped(app, exception):
+    """Warn at the end, where it is read; with -W a skipped example is an error."""
+    for name, examples in SKIPPED.items():
+        packages = " and ".join(OPTIONAL[name])
+        said = "%d examples are shown without being run, because %s cannot be imported: %s"
+        logging.getLogger(__name__).warning(said, len(examples), packages, ", ".join(examples))
+
+
 class InOrder:
     """Sort the examples of one section in ORDER; an example that is missing there is an error."""
 
@@ -110,7 +146,7 @@ class InOrder:
 sphinx_gallery_conf = {
     "examples_dirs": ["gallery"],
     "gallery_dirs": ["auto_gallery"],
-    "filename_pattern": r"\.py$",
+    "filename_pattern": executed(SKIPPED),
     "subsection_order": ["gallery/layers", "gallery/fitting", "gallery/decisions", "gallery/cones"],
     "within_subsection_order": InOrder,
     "download_all_examples": False,
@@ -162,3 +198,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", escape_stars, priority=390)
     app.connect("autodoc-process-docstring", keep_properties, priority=400)
     app.connect("autodoc-process-docstring", restore_properties, priority=550)
+    app.connect("build-finished", say_what_was_skipped)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 import conediff as cd
 
 TESTS = Path(__file__).parent
+# Not tests. Collected for doctests, they would skip themselves half imported, and their importers would fail.
+collect_ignore_glob = ["adapters/on_*.py"]
 SUITES = ("unit", "laws", "fuzz", "adapters", "peers", "product")
 
 
@@ -36,6 +40,24 @@ def pytest_collection_modifyitems(items):
         name = suite(item.path)
         if name and not item.get_closest_marker("slow"):
             item.add_marker(name)
+
+
+def missing_packages(reports):
+    """Return how many tests each package that could not be imported has skipped."""
+    reasons = [str(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)]
+    found = (re.search(r"could not import '(\w+)", reason) for reason in reasons)
+    return Counter(match[1] for match in found if match)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say which packages are missing, how much was skipped for it, and how to run everything."""
+    skipped = missing_packages(terminalreporter.stats.get("skipped", ()))
+    for package, count in skipped.most_common():
+        terminalreporter.write_line(f"{package} is not installed: {count} tests or files of tests were skipped")
+    if skipped:
+        terminalreporter.write_line(
+            "To run them all, install what CONTRIBUTING.md lists under 'Set up', and run this command again."
+        )
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ class Framework:
 
     @property
     def advice(self) -> str:
-        """The command that installs the framework with conediff."""
-        return f'pip install "conediff[{self.adapter.partition(".")[2]}]"'
+        """The command that installs the framework."""
+        return f'pip install ".[{self.adapter.partition(".")[2]}]" in a checkout of conediff'
 
     @property
     def installed(self) -> bool:

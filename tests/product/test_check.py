@@ -148,6 +148,6 @@ def test_frameworks_that_are_not_there_are_said_to_be_unchecked(monkeypatch, cap
     monkeypatch.setattr(check, "CASES", ())
     assert main(["check"]) == 0
     assert (
-        '--    Abacus: not installed, so not checked; pip install "conediff[abacus]"'
+        '--    Abacus: not installed, so not checked; pip install ".[abacus]" in a checkout of conediff'
         in capsys.readouterr().out
     )

@@ -75,7 +75,7 @@ def test_demo_without_its_packages_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["demo"]) == 1
-    assert 'pip install "conediff[demo]"' in capsys.readouterr().err
+    assert 'pip install ".[demo]"' in capsys.readouterr().err
 
 
 def test_demo_converges_beats_the_grid_on_the_test_studies_and_saves_a_picture(tmp_path, capsys):
@@ -146,9 +146,9 @@ def test_demo_gradient_against_differences():
 @pytest.mark.parametrize(
     ("module", "missing", "said"),
     [
-        ("torch", "torch", r"PyTorch is not installed: pip install .conediff\[torch\]"),
+        ("torch", "torch", r"PyTorch is not installed: pip install torch, or .\.\[torch\]. in a checkout"),
         ("torch", "other", "No module named 'other'"),
-        ("tensorflow", "keras", r"Keras is not installed: pip install .conediff\[tensorflow\]"),
+        ("tensorflow", "keras", r"Keras is not installed: pip install keras tensorflow, or .\.\[tensorflow\]. in a checkout"),
         ("tensorflow", "other", "Keras is installed, but cannot import other.*KERAS_BACKEND"),
     ],
 )

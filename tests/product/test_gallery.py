@@ -69,3 +69,23 @@ def test_script_says_what_to_expect_and_checks_it(script):
 
 def test_names_differ():
     assert len({script.name for script in SCRIPTS}) == len(SCRIPTS)
+
+
+def test_examples_without_their_framework_are_shown_and_not_run():
+    pytest.importorskip("sphinx")
+    conf = runpy.run_path(str(GALLERY.parent / "conf.py"))
+    for gone, package in (("torch", "torch"), ("keras", "tensorflow")):
+        skipped = conf["skipped_examples"](lambda name, package=package: name != package)
+        assert skipped[gone] == sorted(script.stem for script in SCRIPTS if gone in imported(script))
+        pattern = conf["executed"]({gone: skipped[gone]})
+        run = [script.stem for script in SCRIPTS if re.search(pattern, str(script))]
+        assert sorted(run + skipped[gone]) == sorted(script.stem for script in SCRIPTS)
+    assert all(re.search(conf["executed"]({}), str(script)) for script in SCRIPTS)
+
+
+def test_every_example_has_its_place():
+    pytest.importorskip("sphinx")
+    conf = runpy.run_path(str(GALLERY.parent / "conf.py"))
+    assert sorted(conf["ORDER"]) == sorted(script.stem for script in SCRIPTS)
+    sections = {f"gallery/{script.parent.name}" for script in SCRIPTS}
+    assert set(conf["sphinx_gallery_conf"]["subsection_order"]) == sections

@@ -173,3 +173,19 @@ def test_pictures_are_small_and_their_scripts_draw_them(tmp_path):
 def test_what_is_to_be_cited_is_this_version():
     said = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {conediff.__version__}\n" in said
+
+
+def test_what_the_test_run_skips_is_counted_by_package():
+    conftest = runpy.run_path(str(ROOT / "tests" / "conftest.py"))
+
+    class Report:
+        def __init__(self, reason):
+            self.longrepr = ("file.py", 1, reason)
+
+    reasons = [
+        "Skipped: could not import 'torch': No module named 'torch'",
+        "Skipped: could not import 'torch.func': No module named 'torch'",
+        "Skipped: could not import 'keras': No module named 'keras'",
+        "Skipped: needs fork",
+    ]
+    assert conftest["missing_packages"]([Report(reason) for reason in reasons]) == {"torch": 2, "keras": 1}

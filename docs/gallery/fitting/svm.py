@@ -60,7 +60,7 @@ _, g_w, g_b, _ = logistic(weights, offset, held_out, held_out_labels)
 (g_Z,) = solution.vjp(g_w, g_b)
 size = np.linalg.norm(g_Z, axis=1)
 support = labels * (X @ weights + offset) < 1
-print(f"{support.sum()} of {m} are support vectors; gradient of the others at most {size[~support].max():.0e}")
+print(f"{support.sum()} of {m} are support vectors; the others' gradient is {size[~support].max():.0e}")
 assert size[~support].max() < 1e-9 < size[support].min()
 
 moved = X + 0.02 * rng.standard_normal(X.shape) * ~support[:, None]
