@@ -98,12 +98,25 @@ ORDER = [
 
 
 # What examples import beyond the docs extra: name, and the packages that it takes.
-OPTIONAL = {"torch": ("torch",), "keras": ("keras", "tensorflow"), "skfolio": ("skfolio",)}
+OPTIONAL = {
+    "torch": ("torch",),
+    "keras": ("keras", "tensorflow"),
+    "jax": ("jax",),
+    "mlx": ("mlx",),
+    "skfolio": ("skfolio",),
+}
+# Sections of the API page that need one of them.
+SECTIONS = {"PyTorch": "torch", "Keras": "keras", "JAX": "jax", "MLX": "mlx"}
+
+
+def missing_packages(is_there=find_spec):
+    """Return the names in OPTIONAL that cannot be imported."""
+    return [name for name, packages in OPTIONAL.items() if not all(map(is_there, packages))]
 
 
 def skipped_examples(is_there=find_spec):
     """Return, for everything optional that is not installed, the names of the examples that need it."""
-    missing = [name for name, packages in OPTIONAL.items() if not all(map(is_there, packages))]
+    missing = missing_packages(is_there)
     found = {}
     for script in sorted((ROOT / "docs" / "gallery").rglob("*.py")):
         text = script.read_text(encoding="utf-8")
@@ -125,9 +138,20 @@ def executed(skipped):
 def say_what_was_skipped(app, exception):
     """Warn at the end, where it is read; with -W a skipped example is an error."""
     for name, examples in SKIPPED.items():
-        packages = " and ".join(OPTIONAL[name])
-        said = "%d examples are shown without being run, because %s cannot be imported: %s"
-        logging.getLogger(__name__).warning(said, len(examples), packages, ", ".join(examples))
+        said = "shown without being run, because %s cannot be imported: %s"
+        logging.getLogger(__name__).warning(said, " and ".join(OPTIONAL[name]), ", ".join(examples))
+
+
+def leave_out_sections(app, docname, source):
+    """In the API page, put a sentence in the place of what cannot be imported, and warn."""
+    if docname != "api":
+        return
+    for section, name in SECTIONS.items():
+        block = re.search(rf"^## {section}\n+(.*?)(?=^## )", source[0], flags=re.MULTILINE | re.DOTALL)
+        if block and name in missing_packages():
+            source[0] = source[0].replace(block[1], f"{section} was not installed when this site was built.\n\n")
+            said = "the section %s of the API page is left out, because %s cannot be imported"
+            logging.getLogger(__name__).warning(said, section, " and ".join(OPTIONAL[name]))
 
 
 class InOrder:
@@ -198,4 +222,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", escape_stars, priority=390)
     app.connect("autodoc-process-docstring", keep_properties, priority=400)
     app.connect("autodoc-process-docstring", restore_properties, priority=550)
+    app.connect("source-read", leave_out_sections)
     app.connect("build-finished", say_what_was_skipped)
