@@ -43,8 +43,8 @@ class CvxpyLayer:
         and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
         ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
     solver : str, optional
-        Accepted for code written for cvxpylayers, as are the next three arguments. SCS solves in any case,
-        and a warning says so.
+        As in cvxpylayers, as are the next three arguments: SCS and Clarabel come first if they are named;
+        with another name SCS does, and a warning says so.
     verbose : bool
         Whether SCS prints its progress.
     canon_backend : str, optional
@@ -140,8 +140,8 @@ class CvxpyLayer:
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
-            Relative rounding of the values, or of each, if it is coarser than that of their dtype because an
-            adapter converted them. The tolerance of declared attributes grows with it.
+            Relative rounding error of the values, or of each one, for adapters that convert from a coarser dtype.
+            Declared attributes (PSD, ...) are then checked with a larger tolerance.
 
         Returns
         -------

@@ -34,7 +34,7 @@ class Settings:
     refine : bool
         Whether Newton's method finishes what the solver began; without it the solver runs to ``tol`` itself.
     solver : {"scs", "clarabel"}
-        Which solver comes first. What it and Newton's method do not solve, the other one gets.
+        Which solver comes first. The other one takes the elements that it and Newton's method do not solve.
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         How derivatives are computed: by the reduced system (``"direct"``), by LSQR or LSMR on the derivative
         of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and
@@ -43,8 +43,8 @@ class Settings:
         Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional
         Its workers solve batches, in parts; ``threads`` is then for each worker, and 1 by default. Results
-        agree with those of threads up to ``tol``. Copies share it; what is pickled or saved leaves it behind,
-        with a warning.
+        agree with those of threads up to ``tol``. Copies of a layer share it. Pickling or saving a layer drops
+        it, with a warning.
     on_failure : {"raise", "nan", "zero_grad"} or callable
         What happens where an element has no accurate solution.
     warm_start : bool or solution
@@ -53,8 +53,8 @@ class Settings:
         Whether a layer checks its parameters' declared attributes.
     time_limit_secs : float, optional
         Seconds for a whole call, all stages of the solve schedule and all elements together; None or 0 is no
-        limit. It is looked at between runs of the solvers, within them, and between Newton steps: a single
-        factorisation is not interrupted.
+        limit. It is checked between runs of the solvers, within them, and between Newton steps, so one long
+        factorisation may exceed it.
     scs, clarabel : mapping
         Passed through to SCS and Clarabel.
     deadline : float

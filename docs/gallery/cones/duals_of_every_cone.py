@@ -21,7 +21,7 @@ steps, errors = np.array([-1e-5, 0, 1e-5]), {}
 
 
 def compare(name, duals, moved):
-    """Keep by how much a derivative differs from the central difference of the duals at the three steps."""
+    """Store the largest difference between a derivative and the central difference of the duals."""
     difference = (duals[2] - duals[0]) / (steps[2] - steps[0])
     errors[name] = np.abs(difference - moved).max() / np.abs(moved).max()
     print(f"{name:25s} dual {duals[1].round(4) + 0.0}, derivative off by {errors[name]:.1e}")

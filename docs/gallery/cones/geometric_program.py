@@ -2,8 +2,8 @@
 A geometric program: receivers in each other's noise
 ====================================================
 
-Learned: the side of its transmitter on which each of six receivers is placed, such that every receiver gets
-its own transmitter above the noise and the other transmitters with the least total power.
+Learned: the places of six receivers, each at a fixed distance from its own transmitter. Every receiver must
+hear its transmitter above the noise and above the other transmitters. The total power is to be small.
 
 Expect: the least power is the value of a geometric program. Its solution and its gradient equal the closed
 form (a linear system) to eight digits. Following the gradient more than halves the total power.

@@ -2,11 +2,12 @@
 A batch with an element that has no solution
 ============================================
 
-Learned: a scale for 20 pairs of bounds. Some of the pairs are infeasible, and training continues
-nevertheless.
+Learned: a scale for 20 pairs of bounds. Some of the pairs are infeasible, and training continues in spite of
+that.
 
 Expect: with ``on_failure="nan"`` the values of an infeasible element are NaN, and all others are exact. The
-gradient of a loss that leaves the NaN rows out is exact too. Without it, a SolverError names the elements.
+gradient of a loss that leaves the NaN rows out is exact too. Without this setting, a SolverError names the
+infeasible elements.
 """
 
 import cvxpy as cp

@@ -6,8 +6,8 @@ Learned: five numbers of the controller of a house's heating: four of the model 
 weight of comfort. The controller measures the temperature of the air only, but the walls store heat.
 
 Expect: the model that fits the house best does not control it best. Following the gradient through 36 hours
-of planning and heating lowers the cost of electricity and discomfort by more than 5 %, on days that were not
-used for learning.
+of planning and heating lowers the cost, electricity and discomfort together, by more than 5 % on days that
+were not used for learning.
 """
 
 # %%

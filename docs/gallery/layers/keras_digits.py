@@ -3,8 +3,8 @@ Reading digits with exact zeros: a Keras model fitted end to end
 ================================================================
 
 Learned: a classifier of the 1797 handwritten digits in scikit-learn. The last layer is a convex problem in
-place of a softmax. The digits that it rules out have probabilities of exactly zero. The optimal value of the
-same problem is the loss.
+place of a softmax. It gives a probability of exactly zero to digits that it rules out. The loss is computed
+from the optimal value of the same problem.
 
 Expect: on 540 digits that were not used for learning, more than 95 % of the most probable digits are right,
 and the model rules out the true digit in less than 1 % of the images. In more than half of the images it

@@ -6,8 +6,8 @@ Learned: a small network that fits a curve, with 20 hidden units.
 
 Expect: ``max(x, 0)`` is the projection onto the nonnegative vectors. A network in which this problem
 replaces every ReLU has the same losses as the original to six digits. With one more constraint, a budget for
-the sum of all units, the problem is no longer an elementwise activation function. This network fits the
-curve too, and never exceeds its budget.
+the sum of all units, the layer no longer acts on each unit by itself. This network fits the curve too, and
+never exceeds its budget.
 """
 
 import cvxpy as cp

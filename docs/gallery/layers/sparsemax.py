@@ -5,8 +5,8 @@ Sparsemax: a softmax with zeros
 Learned: nothing is trained here. The example is the projection onto the simplex, n = 10, as a PyTorch layer.
 
 Expect: the result is a probability vector with exact zeros and equals the closed form found by sorting. Its
-Jacobian is ``I - 1 1' / k`` on the k entries that are not zero. As a factor on the scores grows, one entry
-after the other becomes zero.
+Jacobian is ``I - 1 1' / k`` on the k entries that are not zero. If the scores are multiplied by a growing
+factor, the entries become zero one after the other.
 """
 
 # %%
@@ -32,7 +32,7 @@ sparsemax = OptLayer(
 
 
 def by_sorting(x):
-    """Return the projection onto the simplex in closed form: x less a threshold, cut off at zero."""
+    """Return the projection onto the simplex in closed form: x minus a threshold, but at least zero."""
     descending, _ = x.sort(dim=-1, descending=True)
     counts = torch.arange(1, x.shape[-1] + 1)
     thresholds = (descending.cumsum(dim=-1) - 1) / counts
