@@ -53,7 +53,9 @@ def pytest_terminal_summary(terminalreporter):
     """Say which packages are missing, how much was skipped for it, and how to run everything."""
     skipped = missing_packages(terminalreporter.stats.get("skipped", ()))
     for package, count in skipped.most_common():
-        terminalreporter.write_line(f"{package} is not installed: {count} tests or files of tests were skipped")
+        terminalreporter.write_line(
+            f"{package} is not installed: {count} tests or files of tests were skipped"
+        )
     if skipped:
         terminalreporter.write_line(
             "To run them all, install what CONTRIBUTING.md lists under 'Set up', and run this command again."

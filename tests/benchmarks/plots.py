@@ -78,7 +78,9 @@ def _against_size(records: list[Record]) -> Figure:
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     ax = figure.subplots()
     _curves(ax, records, lambda r: float(r["problem"].partition("-")[2]))
-    ax.set(title="Forward (solid), backward (dashed), wrong (hollow)", xlabel="variables", ylabel="milliseconds")
+    ax.set(
+        title="Forward (solid), backward (dashed), wrong (hollow)", xlabel="variables", ylabel="milliseconds"
+    )
     _legend(figure, [ax])
     return figure
 

@@ -148,7 +148,11 @@ def test_demo_gradient_against_differences():
     [
         ("torch", "torch", r"PyTorch is not installed: pip install torch, or .\.\[torch\]. in a checkout"),
         ("torch", "other", "No module named 'other'"),
-        ("tensorflow", "keras", r"Keras is not installed: pip install keras tensorflow, or .\.\[tensorflow\]. in a checkout"),
+        (
+            "tensorflow",
+            "keras",
+            r"Keras is not installed: pip install keras tensorflow, or .\.\[tensorflow\]. in a checkout",
+        ),
         ("tensorflow", "other", "Keras is installed, but cannot import other.*KERAS_BACKEND"),
     ],
 )
