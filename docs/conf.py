@@ -130,7 +130,7 @@ SKIPPED = skipped_examples()
 
 
 def executed(skipped):
-    """Return the pattern of the scripts that sphinx-gallery runs; it shows the others without running them."""
+    """Return the pattern of the scripts that sphinx-gallery runs. It shows the others without a run."""
     names = "|".join(sorted({name for names in skipped.values() for name in names}))
     return rf"^(?!.*[\\/](?:{names})\.py$).*\.py$" if names else r"\.py$"
 
@@ -149,7 +149,8 @@ def leave_out_sections(app, docname, source):
     for section, name in SECTIONS.items():
         block = re.search(rf"^## {section}\n+(.*?)(?=^## )", source[0], flags=re.MULTILINE | re.DOTALL)
         if block and name in missing_packages():
-            source[0] = source[0].replace(block[1], f"{section} was not installed when this site was built.\n\n")
+            instead = f"{section} was not installed when this site was built.\n\n"
+            source[0] = source[0].replace(block[1], instead)
             said = "the section %s of the API page is left out, because %s cannot be imported"
             logging.getLogger(__name__).warning(said, section, " and ".join(OPTIONAL[name]))
 

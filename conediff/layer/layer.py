@@ -140,8 +140,8 @@ class CvxpyLayer:
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
-            Relative rounding error of the values, or of each one, for adapters that convert from a coarser dtype.
-            Declared attributes (PSD, ...) are then checked with a larger tolerance.
+            Relative rounding error of the values, or of each one, for adapters that convert from a coarser
+            dtype. Declared attributes (PSD, ...) are then checked with a larger tolerance.
 
         Returns
         -------

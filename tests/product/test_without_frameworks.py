@@ -51,6 +51,6 @@ def test_tests_are_collected_and_what_is_skipped_is_said(run):
     # Doctests of helper modules are collected too: without TensorFlow, one of them was left half imported.
     done = run("pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests/adapters")
     last = done.stdout[-2000:]
-    assert done.returncode == 5, last  # nothing is left to collect, and nothing went wrong
+    assert done.returncode in (0, 5), last  # 5: nothing is left to collect, and nothing went wrong
     assert "torch is not installed: " in last and "tensorflow is not installed: " in last
     assert "CONTRIBUTING.md" in last
