@@ -55,9 +55,14 @@ class CvxpyLayer(keras.layers.Layer):
 
     Notes
     -----
-    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``, with any number of leading
-    batch dimensions that broadcast against each other. It runs on NumPy, eagerly and in graphs, but not under
-    XLA.
+    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``. It runs eagerly and in graphs,
+    but not under XLA. It solves on the CPU.
+
+    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
+    may be any number of them, also none, and they broadcast against each other.
+
+    Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
+    dimensions of the batch in front.
 
     Examples
     --------

@@ -36,6 +36,14 @@ class CvxpyLayer(torch.nn.Module):
     DPPError, ProblemError, TypeError, ValueError
         As `conediff.CvxpyLayer`.
 
+    Notes
+    -----
+    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
+    may be any number of them, also none, and they broadcast against each other.
+
+    Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
+    dimensions of the batch in front. The layer solves on the CPU.
+
     Examples
     --------
     >>> import cvxpy as cp, torch

@@ -43,8 +43,8 @@ class Settings:
         Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional
         Its workers solve batches, in parts; ``threads`` is then for each worker, and 1 by default. Results
-        agree with those of threads up to ``tol``. Copies of a layer share it. Pickling or saving a layer drops
-        it, with a warning.
+        agree with those of threads up to ``tol``. Copies of a layer share it. Pickling or saving a layer
+        drops it, with a warning.
     on_failure : {"raise", "nan", "zero_grad"} or callable
         What happens where an element has no accurate solution.
     warm_start : bool or solution
