@@ -55,8 +55,8 @@ class CvxpyLayer(keras.layers.Layer):
 
     Notes
     -----
-    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``. It runs eagerly and in graphs,
-    but not under XLA. It solves on the CPU.
+    Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``. It runs eagerly and in
+    graphs, but not under XLA. It solves on the CPU.
 
     Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
     may be any number of them, also none, and they broadcast against each other.
