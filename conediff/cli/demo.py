@@ -182,7 +182,8 @@ def draw(
     right.bar(names, np.exp(theta[:-1]), label="gradient")
     right.axhline(np.exp(start[0]), color="0.5", linestyle="--", label="grid search")
     right.set(yscale="log", xlabel="feature", ylabel="l1 penalty", title="A penalty for each feature")
-    right.legend(loc="upper left", bbox_to_anchor=(0.15, 1))
+    right.set_ylim(top=10 * right.get_ylim()[1])  # room for the legend, on a logarithmic axis
+    right.legend(loc="upper center", ncols=2)
     figure.savefig(path, dpi=120)
 
 
