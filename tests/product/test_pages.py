@@ -189,3 +189,24 @@ def test_what_the_test_run_skips_is_counted_by_package():
         "Skipped: needs fork",
     ]
     assert conftest["missing_packages"]([Report(reason) for reason in reasons]) == {"torch": 2, "keras": 1}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *sorted(ROOT.glob("conediff/**/*.py"))],
+    ids=str,
+)
+def test_extras_that_are_named_exist_and_come_from_a_checkout(page):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = page.read_text(encoding="utf-8")
+    assert "conediff[" not in text  # until there is a release
+    for extras in re.findall(r'"\.\[([\w,-]+)\]"', text):
+        assert set(extras.split(",")) <= set(project["optional-dependencies"]), extras
+
+
+@pytest.mark.parametrize(
+    "page", ["README", "docs/index", *(f"docs/quickstart/{n}" for n in ("numpy", "torch", "keras"))]
+)
+def test_where_a_user_begins_it_says_cpu(page):
+    text = " ".join((ROOT / f"{page}.md").read_text(encoding="utf-8").split())
+    assert "It solves on the CPU." in text
