@@ -191,17 +191,13 @@ def test_what_the_test_run_skips_is_counted_by_package():
     assert conftest["missing_packages"]([Report(reason) for reason in reasons]) == {"torch": 2, "keras": 1}
 
 
-@pytest.mark.parametrize(
-    "page",
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *sorted(ROOT.glob("conediff/**/*.py"))],
-    ids=str,
-)
-def test_extras_that_are_named_exist_and_come_from_a_checkout(page):
+def test_extras_that_are_named_exist_and_come_from_a_checkout():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    text = page.read_text(encoding="utf-8")
-    assert "conediff[" not in text  # until there is a release
-    for extras in re.findall(r'"\.\[([\w,-]+)\]"', text):
-        assert set(extras.split(",")) <= set(project["optional-dependencies"]), extras
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *ROOT.glob("conediff/**/*.py")):
+        text = page.read_text(encoding="utf-8")
+        assert "conediff[" not in text, page  # until there is a release
+        for extras in re.findall(r'"\.\[([\w,-]+)\]"', text):
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), (page, extras)
 
 
 @pytest.mark.parametrize(
