@@ -1,0 +1,109 @@
+"""Three primitives: the solution, its derivative, and the derivative's adjoint.
+
+`solve_p` takes the parameters. `push_p` and `pull_p` take the parameters and the state of the solution (see
+`_kept`), and are linear in their other arguments, tangents or cotangents; each is the other's transpose. So
+one function has both modes, of which ``jax.custom_vjp`` and ``jax.custom_jvp`` around a callback offer one
+each. `_rules` tells JAX's transformations about them.
+
+Outside of jit a primitive runs at once, without XLA, and its errors are those that it raises. Inside, it is a
+``jax.pure_callback``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from conediff_jax import _run
+from conediff_jax._call import Call
+from conediff_jax._errors import recorded
+from conediff_jax._kept import width
+
+Avals = list[jax.core.ShapedArray]
+ShapedArray = jax.core.ShapedArray
+
+
+def solve_avals(*parameters: Any, call: Call, keep: bool) -> Avals:
+    """Return shapes and dtypes of the values and, with ``keep``, of the state."""
+    batch = call.batch([p.shape for p in parameters])
+    values = _values(call, batch)
+    structure = call.core.maps.structure
+    state = ShapedArray((*batch, width(structure.n, structure.m)), np.dtype(np.uint32))
+    return [*values, state] if keep else values
+
+
+def push_avals(*args: Any, call: Call, given: Sequence[bool], many: int) -> Avals:
+    """Return shapes and dtypes of the tangents of the values."""
+    state, tangents = args[len(call.inner)], args[len(call.inner) + 1 :]
+    return _values(call, tangents[0].shape[:many] + state.shape[:-1])
+
+
+def pull_avals(
+    *args: Any,
+    call: Call,
+    given: Sequence[bool],
+    needed: Sequence[bool],
+    likes: Sequence[_run.Like],
+    many: int,
+) -> Avals:
+    """Return shapes and dtypes of the cotangents of the needed parameters."""
+    cotangents = args[len(call.inner) + 1 :]
+    return [ShapedArray(cotangents[0].shape[:many] + like.shape, like.dtype) for like in likes]
+
+
+def _values(call: Call, lead: tuple[int, ...]) -> Avals:
+    return [ShapedArray(lead + s, d) for s, d in zip(call.shapes, call.dtypes, strict=True)]
+
+
+def _solve(*arrays: Any, call: Call, keep: bool) -> list[Any]:
+    return _run.solve(call, keep, *map(np.asarray, arrays))
+
+
+def _push(*arrays: Any, call: Call, given: Sequence[bool], many: int) -> list[Any]:
+    return _run.push(call, given, many, *map(np.asarray, arrays))
+
+
+def _pull(
+    *arrays: Any,
+    call: Call,
+    given: Sequence[bool],
+    needed: Sequence[bool],
+    likes: Sequence[_run.Like],
+    many: int,
+) -> list[Any]:
+    return _run.pull(call, given, needed, likes, many, *map(np.asarray, arrays))
+
+
+def _primitive(name: str, run: Callable[..., list[Any]], avals: Callable[..., Avals]) -> Any:
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(avals)
+
+    def staged(*args: Any, **params: Any) -> Any:
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals(*args, **params)]
+        return jax.pure_callback(recorded(partial(run, **params)), shapes, *args)
+
+    def at_once(*args: Any, **params: Any) -> list[Any]:
+        devices = {device for arg in args for device in arg.devices()}
+        if len(devices) > 1:  # XLA gathers the parts of arrays, or refuses several devices
+            return list(jax.jit(partial(staged, **params))(*args))
+        # A copy: XLA may write into the memory of an array that is donated.
+        results = [jnp.array(result) for result in run(*args, **params)]
+        placed = [arg for arg in args if arg.committed]
+        return list(jax.device_put(results, placed[0].sharding)) if placed else results
+
+    primitive.def_impl(at_once)
+    mlir.register_lowering(primitive, mlir.lower_fun(staged, multiple_results=True))
+    return primitive
+
+
+solve_p = _primitive("conediff_solve", _solve, solve_avals)
+push_p = _primitive("conediff_push", _push, push_avals)
+pull_p = _primitive("conediff_pull", _pull, pull_avals)

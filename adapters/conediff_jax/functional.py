@@ -1,0 +1,82 @@
+"""The layer as a plain function of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from conediff.layer.calls import check_count
+from conediff.layer.layer import CvxpyLayer
+from conediff_jax import _rules  # noqa: F401  (tells JAX how to differentiate and map)
+from conediff_jax._call import Call
+from conediff_jax._primitives import solve_p
+
+
+def solve(
+    layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | None = None
+) -> tuple[jax.Array, ...]:
+    """Solve a layer's problem; differentiable.
+
+    Parameters
+    ----------
+    layer : conediff.CvxpyLayer
+        A NumPy layer, such as the ``numpy_layer`` of a ``conediff.jax.CvxpyLayer``.
+    *parameters : arrays, shape (..., *parameter.shape)
+        One for each parameter, in order. Leading dimensions are batch dimensions, and broadcast.
+    solver_args : mapping, optional
+        Overrides the layer's defaults for this call. Its values are constants of a compiled function.
+
+    Returns
+    -------
+    tuple of jax.Array, shape (*batch, *shape)
+        The values of the layer's variables, in the dtype that JAX promotes the parameters to.
+
+    Raises
+    ------
+    AttributeError
+        If a parameter is None.
+    TypeError
+        If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown or traced.
+    NotImplementedError
+        From a derivative, if it is differentiated again.
+    ParameterError, SolverError, ValueError
+        As `conediff.CvxpyLayer.solve`. In compiled code JAX wraps the errors that depend on values in
+        ``jax.errors.JaxRuntimeError``; see `original_errors`.
+
+    Examples
+    --------
+    >>> import cvxpy as cp, jax, conediff as cd
+    >>> x, c = cp.Variable(2), cp.Parameter(2)
+    >>> layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]), [c], [x])
+    >>> jax.grad(lambda c: solve(layer, c)[0].sum())(jax.numpy.array([1.0, -1.0])).round(6) + 0.0
+    Array([1., 0.], dtype=float32)
+    """
+    if not isinstance(layer, CvxpyLayer):
+        raise TypeError(
+            "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.jax layer, its "
+            f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
+        )
+    check_count([spec.name for spec in layer.parameters], parameters)
+    arrays = [_array(spec.name, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
+    solver_args = dict(solver_args or {})
+    for name, value in solver_args.items():
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                f"the solver argument {name} is traced: solver arguments are constants of a compiled function; "
+                "leave it out of what jit, grad or vmap traces (static_argnames)"
+            )
+    return tuple(solve_p.bind(*arrays, call=Call.of(layer, solver_args, arrays), keep=False))
+
+
+def _array(name: str, value: Any) -> jax.Array:
+    if value is None:
+        raise AttributeError(f"parameter {name!r} is None: pass an array")
+    if isinstance(value, Mapping):
+        raise TypeError(f"parameter {name!r} must be an array, but is a dict: pass solver_args by name")
+    array = jnp.asarray(value.todense() if hasattr(value, "todense") else value)
+    if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:
+        raise TypeError(f"parameter {name!r} must be an array of numbers, but has dtype {array.dtype}")
+    return array
