@@ -42,8 +42,8 @@ class Call:
     def of(cls, core: CvxpyLayer, solver_args: Mapping[str, Any], parameters: Sequence[jax.Array]) -> Call:
         """Take the dtypes of the outputs from the parameters."""
         real = _result_dtype(parameters)
-        wide = jnp.promote_types(real, jnp.complex64)
-        return cls(core, solver_args, tuple(wide if spec.complex else real for spec in core.outputs))
+        dtypes = [jnp.promote_types(real, jnp.complex64) if o.complex else real for o in core.outputs]
+        return cls(core, solver_args, tuple(map(np.dtype, dtypes)))
 
     @property
     def inner(self) -> tuple[int, ...]:

@@ -91,17 +91,30 @@ def _primitive(name: str, run: Callable[..., list[Any]], avals: Callable[..., Av
         return jax.pure_callback(recorded(partial(run, **params)), shapes, *args)
 
     def at_once(*args: Any, **params: Any) -> list[Any]:
-        devices = {device for arg in args for device in arg.devices()}
-        if len(devices) > 1:  # XLA gathers the parts of arrays, or refuses several devices
-            return list(jax.jit(partial(staged, **params))(*args))
+        device = _device(args)
         # A copy: XLA may write into the memory of an array that is donated.
         results = [jnp.array(result) for result in run(*args, **params)]
-        placed = [arg for arg in args if arg.committed]
-        return list(jax.device_put(results, placed[0].sharding)) if placed else results
+        return list(jax.device_put(results, device)) if device else results
 
     primitive.def_impl(at_once)
     mlir.register_lowering(primitive, mlir.lower_fun(staged, multiple_results=True))
     return primitive
+
+
+def _device(args: Sequence[Any]) -> Any:
+    """Return the device of the results; None if arrays may be anywhere, or are distributed over devices.
+
+    Raises
+    ------
+    ValueError
+        If arrays are on different devices.
+    """
+    placed = {frozenset(arg.devices()) for arg in args if isinstance(arg, jax.Array) and arg.committed}
+    if len(placed) > 1:
+        found = " and ".join(sorted(str(sorted(map(str, devices))) for devices in placed))
+        raise ValueError(f"expected all arrays to be on the same device, but found {found}")
+    devices = placed.pop() if placed else frozenset()
+    return next(iter(devices)) if len(devices) == 1 else None
 
 
 solve_p = _primitive("conediff_solve", _solve, solve_avals)
