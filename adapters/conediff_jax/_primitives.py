@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -92,9 +91,9 @@ def _primitive(name: str, run: Callable[..., list[Any]], avals: Callable[..., Av
 
     def at_once(*args: Any, **params: Any) -> list[Any]:
         device = _device(args)
-        # A copy: XLA may write into the memory of an array that is donated.
-        results = [jnp.array(result) for result in run(*args, **params)]
-        return list(jax.device_put(results, device)) if device else results
+        # JAX may share the memory of these copies, and write into it if the user donates the array.
+        results = [np.array(result, order="C") for result in run(*args, **params)]
+        return list(jax.device_put(results, device))
 
     primitive.def_impl(at_once)
     mlir.register_lowering(primitive, mlir.lower_fun(staged, multiple_results=True))

@@ -76,7 +76,8 @@ def _array(name: str, value: Any) -> jax.Array:
         raise AttributeError(f"parameter {name!r} is None: pass an array")
     if isinstance(value, Mapping):
         raise TypeError(f"parameter {name!r} must be an array, but is a dict: pass solver_args by name")
-    array = jnp.asarray(value.todense() if hasattr(value, "todense") else value)
+    dense = value.todense() if hasattr(value, "todense") else value
+    array = dense if isinstance(dense, jax.Array) else jnp.asarray(dense)
     if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:
         raise TypeError(f"parameter {name!r} must be an array of numbers, but has dtype {array.dtype}")
     return array
