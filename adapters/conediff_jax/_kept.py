@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conediff.layer.layer import CvxpyLayer
 from conediff.layer.solution import LayerSolution
 from conediff_jax.constants import MAX_READ, MAX_UNREAD
 
@@ -30,9 +32,14 @@ _numbers = itertools.count(1)
 
 
 class Kept:
-    """The last solutions of one call."""
+    """Solutions of one layer.
+
+    A call that is not compiled returns its state as an array of Python's: that owns the solution. The arrays
+    of compiled code cannot, so the last solutions are kept, a bounded number of them.
+    """
 
     def __init__(self) -> None:
+        self._owned: dict[int, LayerSolution] = {}
         self._unread: OrderedDict[int, LayerSolution] = OrderedDict()
         self._read: OrderedDict[int, LayerSolution] = OrderedDict()
         self._lock = threading.Lock()
@@ -46,23 +53,41 @@ class Kept:
                 self._unread.popitem(last=False)
         return _to_words(solution, number)
 
+    def give(self, words: Words, owner: Any) -> None:
+        """Keep the solution of this state as long as its owner lives, and no longer."""
+        if words.size:
+            number = int(words.flat[0])
+            with self._lock:
+                solution = self._unread.pop(number, None)
+            if solution is not None:
+                self._owned[number] = solution
+                weakref.finalize(owner, self._owned.pop, number, None).atexit = False
+
     def find(self, words: Words) -> LayerSolution | None:
         """Return the solution of which this is the whole state, if it is still kept."""
         flat = words.reshape(-1, words.shape[-1])
         if not len(flat) or (flat[:, 0] != flat[0, 0]).any() or (flat[:, 1] != np.arange(len(flat))).any():
             return None
+        number = int(flat[0, 0])
+        solution = self._owned.get(number) or self._find_compiled(number)
+        return solution if solution is not None and solution.batch == words.shape[:-1] else None
+
+    def _find_compiled(self, number: int) -> LayerSolution | None:
         with self._lock:
-            number = int(flat[0, 0])
             solution = self._unread.pop(number, None) or self._read.get(number)
-            if solution is None or solution.batch != words.shape[:-1]:
-                return None
-            self._read[number] = solution
-            if len(self._read) > MAX_READ:
-                self._read.popitem(last=False)
+            if solution is not None:
+                self._read[number] = solution
+                if len(self._read) > MAX_READ:
+                    self._read.popitem(last=False)
         return solution
 
-    def __len__(self) -> int:
-        return len(self._unread) + len(self._read)
+
+_of_layer: weakref.WeakKeyDictionary[CvxpyLayer, Kept] = weakref.WeakKeyDictionary()
+
+
+def of_layer(core: CvxpyLayer) -> Kept:
+    """Return the solutions that are kept of a layer."""
+    return _of_layer.setdefault(core, Kept())
 
 
 def width(n: int, m: int) -> int:

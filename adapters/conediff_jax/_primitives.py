@@ -12,7 +12,6 @@ Outside of jit a primitive runs at once, without XLA, and its errors are those t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -61,39 +60,25 @@ def _values(call: Call, lead: tuple[int, ...]) -> Avals:
     return [ShapedArray(lead + s, d) for s, d in zip(call.shapes, call.dtypes, strict=True)]
 
 
-def _solve(*arrays: Any, call: Call, keep: bool) -> list[Any]:
-    return _run.solve(call, keep, *map(np.asarray, arrays))
-
-
-def _push(*arrays: Any, call: Call, given: Sequence[bool], many: int) -> list[Any]:
-    return _run.push(call, given, many, *map(np.asarray, arrays))
-
-
-def _pull(
-    *arrays: Any,
-    call: Call,
-    given: Sequence[bool],
-    needed: Sequence[bool],
-    likes: Sequence[_run.Like],
-    many: int,
-) -> list[Any]:
-    return _run.pull(call, given, needed, likes, many, *map(np.asarray, arrays))
-
-
 def _primitive(name: str, run: Callable[..., list[Any]], avals: Callable[..., Avals]) -> Any:
+    """Make a primitive of a function of NumPy arrays that returns a list of them."""
     primitive = Primitive(name)
     primitive.multiple_results = True
     primitive.def_abstract_eval(avals)
 
     def staged(*args: Any, **params: Any) -> Any:
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals(*args, **params)]
-        return jax.pure_callback(recorded(partial(run, **params)), shapes, *args)
+        callback = recorded(lambda *arrays: run(*map(np.asarray, arrays), **params))
+        return jax.pure_callback(callback, shapes, *args)
 
     def at_once(*args: Any, **params: Any) -> list[Any]:
         device = _device(args)
         # JAX may share the memory of these copies, and write into it if the user donates the array.
-        results = [np.array(result, order="C") for result in run(*args, **params)]
-        return list(jax.device_put(results, device))
+        results = [np.array(result, order="C") for result in run(*map(np.asarray, args), **params)]
+        arrays = list(jax.device_put(results, device))
+        if params.get("keep"):
+            params["call"].kept.give(results[-1], arrays[-1])
+        return arrays
 
     primitive.def_impl(at_once)
     mlir.register_lowering(primitive, mlir.lower_fun(staged, multiple_results=True))
@@ -116,6 +101,6 @@ def _device(args: Sequence[Any]) -> Any:
     return next(iter(devices)) if len(devices) == 1 else None
 
 
-solve_p = _primitive("conediff_solve", _solve, solve_avals)
-push_p = _primitive("conediff_push", _push, push_avals)
-pull_p = _primitive("conediff_pull", _pull, pull_avals)
+solve_p = _primitive("conediff_solve", _run.solve, solve_avals)
+push_p = _primitive("conediff_push", _run.push, push_avals)
+pull_p = _primitive("conediff_pull", _run.pull, pull_avals)

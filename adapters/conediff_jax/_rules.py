@@ -47,7 +47,8 @@ def _cut(call: Call, items: Sequence[Any]) -> tuple[list[Any], Any, list[Any]]:
 def _solve_jvp(primals: Any, tangents: Any, *, call: Call, keep: bool) -> Any:
     *values, state = solve_p.bind(*primals, call=call, keep=True)
     given = tuple(not _is_zero(t) for t in tangents)
-    pushed = push_p.bind(*primals, state, *_chosen(tangents, given), call=call, given=given, many=0)
+    linear = _chosen(tangents, given)
+    pushed = push_p.bind(*primals, state, *linear, call=call.of_derivative(), given=given, many=0)
     if not keep:
         return values, pushed
     return [*values, state], [*pushed, ad.Zero(jax.core.ShapedArray(state.shape, jax.dtypes.float0))]

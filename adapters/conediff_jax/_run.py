@@ -29,7 +29,7 @@ class Like:
     dtype: np.dtype[Any]
 
 
-def solve(call: Call, keep: bool, *parameters: Array) -> list[Array]:
+def solve(*parameters: Array, call: Call, keep: bool) -> list[Array]:
     """Return the values of the variables and, with ``keep``, the state of the solution."""
     precision = [lost_rounding(p.dtype.name) for p in parameters]
     arrays = [_plain(p) for p in parameters]
@@ -39,12 +39,19 @@ def solve(call: Call, keep: bool, *parameters: Array) -> list[Array]:
 
 
 def pull(
-    call: Call, given: Sequence[bool], needed: Sequence[bool], likes: Sequence[Like], many: int, *arrays: Array
+    *arrays: Array,
+    call: Call,
+    given: Sequence[bool],
+    needed: Sequence[bool],
+    likes: Sequence[Like],
+    many: int,
 ) -> list[Array]:
     """Return the cotangents of the needed parameters.
 
     Parameters
     ----------
+    *arrays : arrays
+        Parameters, state, and the given cotangents, of shape (*many, *batch, *shape).
     call : Call
     given : sequence of bool
         For each output whether its cotangent is given; the others are zero.
@@ -54,8 +61,6 @@ def pull(
         For each needed parameter.
     many : int
         Number of leading dimensions over which cotangents of one solution are laid out.
-    *arrays : arrays
-        Parameters, state, and the given cotangents, of shape (*many, *batch, *shape).
     """
     solution, shapes, cotangents = _unpack(call, arrays)
     wanted = [shape for shape, need in zip(shapes, needed, strict=True) if need]
@@ -72,18 +77,18 @@ def pull(
     return _many(one, many, cotangents, likes)
 
 
-def push(call: Call, given: Sequence[bool], many: int, *arrays: Array) -> list[Array]:
+def push(*arrays: Array, call: Call, given: Sequence[bool], many: int) -> list[Array]:
     """Return the tangents of the values.
 
     Parameters
     ----------
+    *arrays : arrays
+        Parameters, state, and the given tangents, of shape (*many, ..., *shape).
     call : Call
     given : sequence of bool
         For each parameter whether its tangent is given; the others are zero.
     many : int
         Number of leading dimensions over which tangents at one solution are laid out.
-    *arrays : arrays
-        Parameters, state, and the given tangents, of shape (*many, ..., *shape).
     """
     solution, _, tangents = _unpack(call, arrays)
     batch = solution.batch

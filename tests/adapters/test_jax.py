@@ -250,8 +250,7 @@ def test_the_same_call_gives_the_same_bits_compiled_or_not():
 
 
 def test_verbose_prints_in_compiled_code(capfd):
-    ADAPTERS_CALL = CompiledAdapter().call
-    ADAPTERS_CALL(quadratic(), arrays(), solver_args={"verbose": True})
+    CompiledAdapter().call(quadratic(), arrays(), solver_args={"verbose": True})
     assert "SCS" in capfd.readouterr().out
 
 
@@ -341,7 +340,7 @@ def test_donated_parameters():
 # ---------------------------------------------------------------------- what is kept
 
 
-def count_factorisations(monkeypatch):
+def count_rebuilt(monkeypatch):
     """Count solutions that are rebuilt from their state."""
     rebuilt = []
     resume = cd.CvxpyLayer.resume
@@ -354,7 +353,7 @@ def count_factorisations(monkeypatch):
 @ADAPTERS
 def test_a_backward_pass_solves_nothing_again(adapter, monkeypatch):
     layer, values = quadratic(), arrays(3)
-    rebuilt, solved = count_factorisations(monkeypatch), []
+    rebuilt, solved = count_rebuilt(monkeypatch), []
     solve = cd.CvxpyLayer.solve
     monkeypatch.setattr(
         cd.CvxpyLayer, "solve", lambda self, *a, **k: solved.append(1) or solve(self, *a, **k)
@@ -373,7 +372,7 @@ def test_a_solution_that_is_no_longer_kept_is_rebuilt(x64, monkeypatch):
         layer, values = quadratic(), arrays(3)
         compiled = jax.jit(jax.grad(lambda *v: sum(out.sum() for out in layer(*v)), (0, 1, 2)))
         expected = compiled(*values)
-        rebuilt = count_factorisations(monkeypatch)
+        rebuilt = count_rebuilt(monkeypatch)
         monkeypatch.setattr(kept.Kept, "find", lambda self, words: None)
         for got, exact in zip(compiled(*values), expected, strict=True):
             np.testing.assert_allclose(got, exact, rtol=1e-9 if x64 else 1e-5, atol=1e-7)
@@ -390,54 +389,78 @@ def test_failures_that_are_no_longer_kept(fill, monkeypatch):
     np.testing.assert_allclose(gradient, [[1, 1], [expected] * 2, [1, 1]], atol=1e-8)
 
 
-def test_compiled_code_keeps_a_bounded_number_of_solutions():
+def living_solutions(monkeypatch):
+    """Return the solutions that were kept for a derivative and are still in memory."""
+    living, keep = weakref.WeakSet(), kept.Kept.keep
+    monkeypatch.setattr(kept.Kept, "keep", lambda self, new: living.add(new) or keep(self, new))
+    return living
+
+
+def test_compiled_code_keeps_a_bounded_number_of_solutions(monkeypatch):
+    living, limit = living_solutions(monkeypatch), constants.MAX_UNREAD + constants.MAX_READ
     layer, (A, b, lam) = quadratic(), arrays()
-    living = weakref.WeakSet()
-    keep = kept.Kept.keep
-
-    class Watched(kept.Kept):
-        def keep(self, solution):
-            living.add(solution)
-            return keep(self, solution)
-
-    calls = importlib.import_module("conediff_jax._call")
-    call = calls.Call.of(layer.numpy_layer, {}, [A, b, lam])
-    call = dataclasses.replace(call, kept=Watched())
-    solve_p = importlib.import_module("conediff_jax._primitives").solve_p
 
     def loop(b):
         def body(c, _):
-            x = solve_p.bind(A, c, lam, call=call, keep=False)[0]
-            return c + 0.1 * (A @ x), None
+            return c + 0.1 * (A @ layer(A, c, lam)[0]), None
 
         return jax.lax.scan(body, b, None, length=3 * constants.MAX_UNREAD)[0].sum()
 
     compiled = jax.jit(jax.grad(loop))
     first = compiled(b)
     gc.collect()
-    assert 0 < len(living) <= constants.MAX_UNREAD + constants.MAX_READ
+    assert 0 < len(living) <= limit
     np.testing.assert_allclose(compiled(b), first, rtol=1e-9)
     gc.collect()
-    assert len(living) <= constants.MAX_UNREAD + constants.MAX_READ
+    assert len(living) <= limit
+    step = jax.jit(jax.grad(lambda b: layer(A, b, lam)[0].sum()))
     for _ in range(3):
-        jax.jit(jax.grad(lambda b: solve_p.bind(A, b, lam, call=call, keep=False)[0].sum()))(b)
-    del compiled, call
+        step(b)
+        gc.collect()
+        assert len(living) <= limit
+    del compiled, step, layer
     jax.clear_caches()
     gc.collect()
     assert not living
 
 
-def test_eager_calls_keep_nothing():
-    layer, values = quadratic(), arrays(2)
-    before = {id(o) for o in gc.get_objects() if isinstance(o, cd.LayerSolution)}
-    layer(*values)
-    jax.grad(lambda *v: layer(*v)[0].sum())(*values)
-    outputs, pull = jax.vjp(layer, *values)
+@pytest.mark.parametrize("transform", [jax.grad, lambda f: jax.vmap(jax.grad(f))], ids=["grad", "vmap"])
+def test_eager_calls_keep_what_may_still_be_read(transform, monkeypatch):
+    living = living_solutions(monkeypatch)
+    layer, (A, b, lam) = quadratic(warm_start=True), arrays(2)
+
+    def loss(b):
+        return layer(A[0], b, lam[0])[0].sum()
+
+    layer(A, b, lam)
+    assert not living
+    for _ in range(3):
+        transform(loss)(b if transform is not jax.grad else b[0])
     gc.collect()
-    assert len([o for o in gc.get_objects() if isinstance(o, cd.LayerSolution) and id(o) not in before]) == 1
+    assert not living
+    outputs, pull = jax.vjp(layer, A, b, lam)
+    gc.collect()
+    assert len(living) == 1
     del outputs, pull
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, cd.LayerSolution) and id(o) not in before]
+    assert not living
+
+
+def test_jaxs_caches_do_not_keep_the_point_to_start_from():
+    layer, values = quadratic(), arrays(2)
+    start = layer.numpy_layer.solve(*map(np.asarray, values))
+    alive = weakref.ref(start)
+    jax.grad(lambda *v: layer(*v, solver_args={"warm_start": start})[0].sum())(*values)
+    assert (layer.info["iterations"] == 0).all()
+    del start
+    gc.collect()
+    assert alive() is None
+
+
+def test_solver_args_that_have_no_hash():
+    layer, values = quadratic(), arrays(2)
+    with pytest.raises((TypeError, ValueError), match="eps"):
+        layer(*values, solver_args={"eps": [1e-3]})
 
 
 # ---------------------------------------------------------------------- errors and warnings
