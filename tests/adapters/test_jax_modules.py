@@ -90,7 +90,7 @@ def test_equinox_and_sequential(tmp_path):
     project = eqx.nn.Lambda(cj.CvxpyLayer(problem, [x], [z], single_output=True))
     model = eqx.nn.Sequential([eqx.nn.Linear(3, 4, key=jax.random.key(0)), project])
     inputs, _ = data()
-    out = eqx.filter_jit(jax.vmap(model))(inputs)
+    out = eqx.filter_jit(eqx.filter_vmap(model))(inputs)
     np.testing.assert_allclose(out.sum(1), 1, rtol=1e-5)
     eqx.tree_serialise_leaves(tmp_path / "model.eqx", model)
     other = jax.tree.map(lambda leaf: 0 * leaf if eqx.is_array(leaf) else leaf, model)
