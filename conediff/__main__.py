@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m conediff",
-        description="Differentiate through convex optimisation, from NumPy, PyTorch and Keras.",
+        description="Differentiate through convex optimisation, from NumPy, PyTorch, Keras, JAX and MLX.",
         epilog=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -5,7 +5,9 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "jax":  # JAX itself is there, and broken
         raise
-    raise ModuleNotFoundError('JAX is not installed: pip install "conediff[jax]"', name="jax") from missing
+    raise ModuleNotFoundError(
+        'JAX is not installed: pip install jax, or ".[jax]" in a checkout of conediff', name="jax"
+    ) from missing
 
 from conediff_jax import CvxpyLayer, OptLayer, functional, original_errors
 

@@ -39,7 +39,9 @@ class Call:
     @classmethod
     def of(cls, core: CvxpyLayer, solver_args: Mapping[str, Any], parameters: Sequence[jax.Array]) -> Call:
         """Take the dtypes of the outputs from the parameters."""
-        items = tuple((k, type(v), v if isinstance(v, Hashable) else _Same(v)) for k, v in solver_args.items())
+        items = tuple(
+            (k, type(v), v if isinstance(v, Hashable) else _Same(v)) for k, v in solver_args.items()
+        )
         real = _result_dtype(parameters)
         dtypes = [jnp.promote_types(real, jnp.complex64) if o.complex else real for o in core.outputs]
         return cls(core, items, tuple(map(np.dtype, dtypes)))
@@ -89,4 +91,6 @@ class _Same:
 def _result_dtype(parameters: Sequence[jax.Array]) -> np.dtype[Any]:
     """Return the dtype of the real parts of the outputs: JAX's promotion of the inexact parameters."""
     inexact = [p for p in parameters if jnp.issubdtype(p.dtype, jnp.inexact)]
-    return np.dtype(jnp.finfo(jnp.result_type(*inexact) if inexact else jnp.result_type(float)).dtype)
+    dtype = jnp.result_type(*inexact) if inexact else jnp.result_type(float)
+    real: np.dtype[Any] = np.dtype(jnp.finfo(dtype).dtype)
+    return real

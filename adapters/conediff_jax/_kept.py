@@ -26,7 +26,7 @@ from conediff_jax.constants import MAX_READ, MAX_UNREAD
 
 Words = NDArray[np.uint32]
 # Words in front of the bits of x, y and s. The outcome is that of `LayerSolution.state` plus one; zero stands
-# for an element of which nothing is known: JAX fills in zeros for the branch of a lax.cond that was not taken.
+# for an element of which nothing is known: JAX fills in zeros for a branch of a lax.cond that was not taken.
 HEADER = 3
 _numbers = itertools.count(1)
 
@@ -66,7 +66,8 @@ class Kept:
     def find(self, words: Words) -> LayerSolution | None:
         """Return the solution of which this is the whole state, if it is still kept."""
         flat = words.reshape(-1, words.shape[-1])
-        if not len(flat) or (flat[:, 0] != flat[0, 0]).any() or (flat[:, 1] != np.arange(len(flat))).any():
+        whole = len(flat) and (flat[:, 0] == flat[0, 0]).all() and (flat[:, 1] == np.arange(len(flat))).all()
+        if not whole:
             return None
         number = int(flat[0, 0])
         solution = self._owned.get(number) or self._find_compiled(number)

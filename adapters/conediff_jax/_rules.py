@@ -61,9 +61,7 @@ def _linear_jvp(primitive: Any) -> Any:
             raise NotImplementedError(_NO_SECOND)
         results = primitive.bind(*primals, call=call, **params)
         parameters, state, _ = _cut(call, primals)
-        pushed = primitive.bind(
-            *parameters, state, *map(ad.instantiate_zeros, linear), call=call, **params
-        )
+        pushed = primitive.bind(*parameters, state, *map(ad.instantiate_zeros, linear), call=call, **params)
         return results, pushed
 
     return rule
@@ -82,9 +80,7 @@ def _push_transpose(cotangents: Any, *args: Any, call: Call, given: Any, many: i
     unknown = [ad.is_undefined_primal(t) for t in tangents]
     rest = iter(unknown)
     needed = tuple(is_given and next(rest) for is_given in given)
-    likes = tuple(
-        Like(tuple(t.aval.shape[many:]), t.aval.dtype) for t in _chosen(tangents, unknown)
-    )
+    likes = tuple(Like(tuple(t.aval.shape[many:]), t.aval.dtype) for t in _chosen(tangents, unknown))
     known = tuple(not _is_zero(g) for g in cotangents)
     pulled: Any = [None] * len(likes)
     if any(known):
@@ -115,7 +111,11 @@ def _pull_transpose(
             *parameters, state, *_chosen(tangents, known), call=call, given=given_back, many=many
         )
         pushed = _chosen(values, given)
-    return [*(None for _ in parameters), None, *(p if u else None for p, u in zip(pushed, unknown, strict=True))]
+    return [
+        *(None for _ in parameters),
+        None,
+        *(p if u else None for p, u in zip(pushed, unknown, strict=True)),
+    ]
 
 
 def _one_for_each(choice: Sequence[bool], items: Sequence[Any]) -> list[Any]:
@@ -178,9 +178,7 @@ def _pull_batched(
         for like, n in zip(likes, _chosen(call.inner, needed), strict=True)
     )
     pulled = pull_p.bind(*parameters, state, *rows, **settings, likes=wider, many=many)
-    own = [
-        p.reshape(*p.shape[: many + 1], *like.shape) for p, like in zip(pulled, likes, strict=True)
-    ]
+    own = [p.reshape(*p.shape[: many + 1], *like.shape) for p, like in zip(pulled, likes, strict=True)]
     return own, (many,) * len(own)
 
 

@@ -65,8 +65,8 @@ def solve(
     for name, value in solver_args.items():
         if isinstance(value, jax.core.Tracer):
             raise TypeError(
-                f"the solver argument {name} is traced: solver arguments are constants of a compiled function; "
-                "leave it out of what jit, grad or vmap traces (static_argnames)"
+                f"the solver argument {name} is traced, but solver arguments are constants of a compiled "
+                "function: do not let jit, grad or vmap trace it (static_argnames)"
             )
     return tuple(solve_p.bind(*arrays, call=Call.of(layer, solver_args, arrays), keep=False))
 

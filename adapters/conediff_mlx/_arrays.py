@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from conediff.layer.dtypes import lost_rounding, match_kind, numpy_dtype
 
 _NO_VALUES = (
-    "mx.vmap and mx.compile cannot hold a layer, which needs the values of its parameters: give a batch as leading "
-    "dimensions of the parameters, which are solved together, and compile what is around the layer"
+    "mx.vmap and mx.compile cannot hold a layer, which needs the values of its parameters: give a batch as "
+    "leading dimensions of the parameters, which are solved together, and compile what is around the layer"
 )
 
 
@@ -65,5 +65,6 @@ def is_inexact(array: mx.array) -> bool:
 
 def result_dtype(arrays: Sequence[mx.array]) -> mx.Dtype:
     """Return the dtype of the real parts of the outputs: MLX's promotion of the inexact parameters."""
-    dtype = mx.result_type(*([a for a in arrays if is_inexact(a)] or [mx.float32]))
+    inexact = [a for a in arrays if is_inexact(a)]
+    dtype = mx.result_type(*inexact) if inexact else mx.float32
     return mx.float32 if dtype == mx.complex64 else dtype

@@ -20,9 +20,7 @@ from conediff_mlx._arrays import is_inexact, result_dtype, rounding, to_mlx, to_
 Arrays = tuple[mx.array, ...]
 
 
-def solve(
-    layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | None = None
-) -> Arrays:
+def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Arrays:
     """Solve a layer's problem; differentiable.
 
     Parameters
@@ -84,7 +82,8 @@ def solve(
         def run(*arrays: mx.array) -> Arrays:
             found = solved[0].vjp(*map(to_numpy, arrays[len(given) :]), needed=needed)
             return tuple(
-                mx.zeros_like(p) if g is None else to_mlx(g, p.dtype) for g, p in zip(found, given, strict=True)
+                mx.zeros_like(p) if g is None else to_mlx(g, p.dtype)
+                for g, p in zip(found, given, strict=True)
             )
 
         return _once(run)(*given, *_tuple(cotangents))
@@ -115,8 +114,8 @@ def _once(run: Callable[..., Arrays]) -> Callable[..., Arrays]:
     def refuse(*_: Any) -> Any:
         raise NotImplementedError(
             "second derivatives of the layer are not supported: its gradient can be used, but not be "
-            "differentiated again. Leave the layer out of the term that needs them, put mx.stop_gradient around "
-            "its gradient there, or take differences of gradients"
+            "differentiated again. Leave the layer out of the term that needs them, put mx.stop_gradient "
+            "around its gradient there, or take differences of gradients"
         )
 
     function = mx.custom_function(run)

@@ -83,8 +83,8 @@ def list_checks() -> Iterator[tuple[str, Callable[[], Errors]]]:
     yield "threads: the same digits as one thread", check_threads
     for framework in FRAMEWORKS:
         if framework.installed:
-            run = check_torch if framework.package == "torch" else check_keras
-            yield f"{framework.name}: the same gradient as from NumPy", partial(run, framework)
+            check = _OF_FRAMEWORKS[framework.package]
+            yield f"{framework.name}: the same gradient as from NumPy", partial(check, framework)
 
 
 def relative_error(found: Any, exact: Any) -> float:
@@ -195,7 +195,7 @@ def check_threads() -> Errors:
 def _build_projection() -> tuple[cp.Problem, cp.Parameter, cp.Variable, Array, Array]:
     """Return the projection onto the simplex: problem, parameter, variable, a point, and a cotangent.
 
-    The numbers are exact in single precision, because Keras converts its data to that.
+    The numbers are exact in single precision, to which Keras, JAX and MLX convert data.
     """
     z, x = cp.Variable(4), cp.Parameter(4, name="x")
     problem = cp.Problem(cp.Minimize(cp.sum_squares(z - x)), [cp.sum(z) == 1, z >= 0])
@@ -209,11 +209,7 @@ def check_torch(framework: Framework) -> Errors:
     tensor = adapter.torch.tensor(point, requires_grad=True)
     (value,) = adapter.CvxpyLayer(problem, [x], [z])(tensor)
     value.backward(adapter.torch.tensor(w))
-    exact = CvxpyLayer(problem, [x], [z]).solve(point)
-    return {
-        "value": relative_error(value.detach().numpy(), exact.values[0]),
-        "gradient": relative_error(tensor.grad.numpy(), exact.vjp(w)[0]),
-    }
+    return _compare_with_numpy(problem, x, z, value.detach().numpy(), tensor.grad.numpy())
 
 
 def check_keras(framework: Framework) -> Errors:
@@ -236,3 +232,40 @@ def check_keras(framework: Framework) -> Errors:
         "value": relative_error(value, exact.values[0]),
         "gradient": relative_error(-layer.get_weights()[0], exact.vjp(w)[1]),
     }
+
+
+def check_jax(framework: Framework) -> Errors:
+    """Check a JAX layer and its gradient in compiled code against NumPy."""
+    problem, x, z, point, w = _build_projection()
+    adapter = framework.load()
+    jax, layer = adapter.jax, adapter.CvxpyLayer(problem, [x], [z], single_output=True)
+    value = jax.jit(layer)(jax.numpy.asarray(point))
+    gradient = jax.jit(jax.grad(lambda x: layer(x) @ w.astype(value.dtype)))(jax.numpy.asarray(point))
+    return _compare_with_numpy(problem, x, z, value, gradient)
+
+
+def check_mlx(framework: Framework) -> Errors:
+    """Check an MLX layer and its gradient against NumPy."""
+    problem, x, z, point, w = _build_projection()
+    adapter = framework.load()
+    mx, layer = adapter.mlx.core, adapter.CvxpyLayer(problem, [x], [z], single_output=True)
+    values, gradients = mx.vjp(layer, [mx.array(point)], [mx.array(w)])
+    return _compare_with_numpy(problem, x, z, np.array(values[0]), np.array(gradients[0]))
+
+
+def _compare_with_numpy(problem: cp.Problem, x: Any, z: Any, value: Any, gradient: Any) -> Errors:
+    """Return the errors of a projection and its gradient."""
+    *_, point, w = _build_projection()
+    exact = CvxpyLayer(problem, [x], [z]).solve(point)
+    return {
+        "value": relative_error(value, exact.values[0]),
+        "gradient": relative_error(gradient, exact.vjp(w)[0]),
+    }
+
+
+_OF_FRAMEWORKS: Mapping[str, Callable[[Framework], Errors]] = {
+    "torch": check_torch,
+    "keras": check_keras,
+    "jax": check_jax,
+    "mlx": check_mlx,
+}

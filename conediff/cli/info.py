@@ -19,7 +19,7 @@ from conediff.parallel.threads import default_threads
 
 # Packages that conediff needs, and packages that its extras install.
 REQUIRED = ("numpy", "scipy", "cvxpy", "scs", "clarabel", "qdldl", "threadpoolctl")
-OPTIONAL = ("torch", "tensorflow", "keras", "matplotlib", "scikit-learn", "tqdm")
+OPTIONAL = ("torch", "tensorflow", "keras", "jax", "mlx", "matplotlib", "scikit-learn", "tqdm")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Framework:
 FRAMEWORKS = (
     Framework("PyTorch", "torch", "conediff.torch"),
     Framework("Keras", "keras", "conediff.tensorflow"),
+    Framework("JAX", "jax", "conediff.jax"),
+    Framework("MLX", "mlx", "conediff.mlx"),
 )
 
 

@@ -31,8 +31,8 @@ class OptLayer(CvxpyLayer):
 
     Examples
     --------
-    With NumPy; the layers in ``conediff.torch`` and ``conediff.tensorflow`` are made in the same way and take
-    tensors.
+    With NumPy; the layers in ``conediff.torch``, ``conediff.tensorflow``, ``conediff.jax`` and
+    ``conediff.mlx`` are made in the same way and take the framework's tensors.
 
     >>> import cvxpy as cp, numpy as np, conediff as cd
     >>> layer = cd.OptLayer(

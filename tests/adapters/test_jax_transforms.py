@@ -65,7 +65,9 @@ def total(layer):
 def each(function, args, dims):
     """Apply a function to every slice, in a loop."""
     pairs = list(zip(args, dims, strict=True))
-    return jnp.stack([function(*(a if d is None else jnp.take(a, i, d) for a, d in pairs)) for i in range(COUNT)])
+    return jnp.stack(
+        [function(*(a if d is None else jnp.take(a, i, d) for a, d in pairs)) for i in range(COUNT)]
+    )
 
 
 BOTH = pytest.mark.parametrize("compiled", [lambda f: f, jit], ids=["eager", "jit"])
@@ -140,7 +142,9 @@ def test_nested_vmap(layer, values, compiled):
     close(outer, jnp.stack([jnp.stack([solve(b[i], lam[j]) for j in range(3)]) for i in range(3)]))
     slope = compiled(vmap(lambda b: vmap(grad(lambda lam: solve(b, lam).sum()))(lam)))(b)
     close(slope[1, 2], grad(lambda lam: solve(b[1], lam).sum())(lam[2]))
-    shared = compiled(vmap(lambda b: vmap(grad(lambda A, lam: layer(A, b, lam)[0].sum()), (None, 0))(A[0], lam)))
+    shared = compiled(
+        vmap(lambda b: vmap(grad(lambda A, lam: layer(A, b, lam)[0].sum()), (None, 0))(A[0], lam))
+    )
     close(shared(b)[2, 0], grad(lambda A: layer(A, b[2], lam[0])[0].sum())(A[0]))
 
 
@@ -295,7 +299,13 @@ def test_loops(layer, values, compiled):
     close(compiled(vmap(grad(looped)))(b), expected)
     close(compiled(grad(jax.checkpoint(unrolled)))(b[0]), expected[0])
     close(compiled(lambda b: lax.map(grad(unrolled), b))(b), expected)
-    start = compiled(vmap(lambda b: lax.while_loop(lambda c: c[0] < 2, lambda c: c + 0.5 + 0 * drift_step(layer, A[0], c, lam[0]), b)))
+    start = compiled(
+        vmap(
+            lambda b: lax.while_loop(
+                lambda c: c[0] < 2, lambda c: c + 0.5 + 0 * drift_step(layer, A[0], c, lam[0]), b
+            )
+        )
+    )
     assert (start(b)[:, 0] >= 2).all()
 
 

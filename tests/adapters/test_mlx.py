@@ -8,7 +8,6 @@ import doctest
 import gc
 import importlib
 import pickle
-import sys
 import weakref
 
 import cvxpy as cp
@@ -352,10 +351,3 @@ def test_sequential_and_copies():
 def test_doctests():
     for name in ("functional", "layer"):
         assert doctest.testmod(importlib.import_module(f"conediff_mlx.{name}")).failed == 0
-
-
-def test_a_missing_mlx_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlx.core", None)
-    monkeypatch.delitem(sys.modules, "conediff.mlx")
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "conediff\[mlx\]"'):
-        importlib.import_module("conediff.mlx")

@@ -140,6 +140,25 @@ def test_a_wrong_gradient_of_torch_is_found(monkeypatch, capsys):
     assert code == 1 and named == ["PyTorch"]
 
 
+@pytest.mark.parametrize(("package", "name"), [("jax", "JAX"), ("mlx.core", "MLX")])
+def test_a_wrong_gradient_of_jax_and_mlx_is_found(package, name, monkeypatch, capsys):
+    pytest.importorskip(package, exc_type=ImportError)
+    monkeypatch.setattr(check, "FRAMEWORKS", [f for f in installed.FRAMEWORKS if f.name == name])
+    monkeypatch.setattr(check, "CASES", ())
+    from conediff.layer.solution import LayerSolution
+
+    pull = LayerSolution.vjp
+
+    def wrong(self, *cotangents, **more):
+        caller = sys._getframe(1).f_globals["__name__"]
+        factor = 1.001 if caller.startswith(("conediff_jax", "conediff_mlx")) else 1
+        return tuple(g if g is None else g * factor for g in pull(self, *cotangents, **more))
+
+    monkeypatch.setattr(LayerSolution, "vjp", wrong)
+    code, named = failures(capsys)
+    assert code == 1 and named == [name]
+
+
 def test_frameworks_that_are_not_there_are_said_to_be_unchecked(monkeypatch, capsys):
     missing = installed.Framework("Abacus", "no_such_abacus", "conediff.abacus")
     monkeypatch.setattr(check, "FRAMEWORKS", (missing,))

@@ -153,11 +153,15 @@ def test_demo_gradient_against_differences():
             "keras",
             r"Keras is not installed: pip install keras tensorflow, or .\.\[tensorflow\]. in a checkout",
         ),
+        ("jax", "jax", r"JAX is not installed: pip install jax, or .\.\[jax\]. in a checkout"),
+        ("jax", "other", "No module named 'other'"),
+        ("mlx", "mlx", r"MLX is not installed: pip install mlx .*, or .\.\[mlx\]. in a checkout"),
+        ("mlx", "other", "No module named 'other'"),
         ("tensorflow", "other", "Keras is installed, but cannot import other.*KERAS_BACKEND"),
     ],
 )
 def test_a_missing_framework_is_named(module, missing, said, monkeypatch):
-    framework = {"torch": "torch", "tensorflow": "keras"}[module]
+    framework = {"tensorflow": "keras"}.get(module, module)
 
     class Missing:
         """Finds the framework; importing it needs what is missing."""
@@ -175,7 +179,7 @@ def test_a_missing_framework_is_named(module, missing, said, monkeypatch):
 
 
 def test_import_is_light():
-    heavy = ("cvxpy", "torch", "tensorflow", "keras")
+    heavy = ("cvxpy", "torch", "tensorflow", "keras", "jax", "mlx")
     code = f"import sys, conediff; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

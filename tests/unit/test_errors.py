@@ -30,7 +30,14 @@ def test_lines_of_frameworks_are_not_the_users():
         exec(compile("def call(function):\n    function()\n", f"{name}.py", "exec"), namespace)
         return namespace["call"]
 
-    for name in ("torch.autograd.graph", "keras.src.layers", "tensorflow.python.eager", "conediff_torch"):
+    frameworks = (
+        "torch.autograd.graph",
+        "keras.src.layers",
+        "tensorflow.python.eager",
+        "jax._src.api",
+        "mlx.nn",
+    )
+    for name in (*frameworks, "conediff_torch", "conediff_jax._run", "conediff_mlx.functional"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             inside = functools.partial(warn, "x", cd.AccuracyWarning)
