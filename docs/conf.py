@@ -87,6 +87,7 @@ ORDER = [
     "predictive_control",
     "supply_chain",
     "vehicle_path",
+    "consumer_demand",
     "optimal_transport",
     "stiffness",
     "power_cones",

@@ -11,7 +11,7 @@ import pytest
 
 GALLERY = Path(__file__).parents[2] / "docs" / "gallery"
 SCRIPTS = sorted(GALLERY.rglob("*.py"))
-OPTIONAL = ("torch", "keras", "skfolio")
+OPTIONAL = ("torch", "keras", "jax", "skfolio")
 
 
 def imported(script):
@@ -37,11 +37,19 @@ def undisturbed(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def default_dtype():
+def torch_precision():
     torch = pytest.importorskip("torch")
     before = torch.get_default_dtype()
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def jax_precision():
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.mark.filterwarnings("error::conediff.errors.ConediffWarning")
@@ -50,8 +58,8 @@ def test_script_runs_and_draws(script, undisturbed, request):
     for package in OPTIONAL:
         if package in imported(script):
             pytest.importorskip(package)
-            if package == "torch":
-                request.getfixturevalue("default_dtype")
+            if package in ("torch", "jax"):
+                request.getfixturevalue(f"{package}_precision")
     runpy.run_path(str(script), run_name="__main__")
     (picture,) = undisturbed.glob("*.png")
     assert picture.stem == script.stem and picture.stat().st_size > 5000

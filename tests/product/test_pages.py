@@ -31,9 +31,9 @@ def plain(printed):
 
 def run(block, scope, capsys):
     """Run a block; what its comments say is printed must be printed."""
-    for framework in ("torch", "tensorflow", "keras"):
+    for framework in ("torch", "tensorflow", "keras", "jax", "equinox", "mlx"):
         if re.search(rf"\b{framework}\b", block):
-            pytest.importorskip(framework)
+            pytest.importorskip("mlx.core" if framework == "mlx" else framework, exc_type=ImportError)
     exec(compile(block, "page", "exec"), scope)
     printed = capsys.readouterr().out
     for comment in re.findall(r"^\s*print\(.*# (.*)$", block, flags=re.MULTILINE):
@@ -55,7 +55,7 @@ def test_python_blocks_run_and_print_what_they_say(page, capsys, elsewhere):
         run(block, scope, capsys)
 
 
-@pytest.mark.parametrize("heading", ["NumPy", "PyTorch", "Keras"])
+@pytest.mark.parametrize("heading", ["NumPy", "PyTorch", "Keras", "JAX"])
 def test_each_block_of_the_readme_stands_alone(heading, capsys, elsewhere):
     (section,) = re.findall(rf"^## {heading}\n(.*?)^## ", README, flags=re.DOTALL | re.MULTILINE)
     (block,) = blocks(section, "python")
