@@ -44,7 +44,7 @@ def solve(
         From a derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`. In compiled code JAX wraps the errors that depend on values in
-        ``jax.errors.JaxRuntimeError``; see `original_errors`.
+        ``jax.errors.JaxRuntimeError``; see ``conediff.jax.original_errors``.
 
     Examples
     --------
