@@ -6,8 +6,8 @@ Learned: the preferences of a consumer (a subsistence level and a budget share f
 what was bought at sixty prices and incomes, by gradients through the consumer's problem. In JAX: ``jit``,
 ``vmap`` and ``jacfwd`` around a layer.
 
-Expect: the shares and levels found are the true ones to 1 %. The layer's demand and its derivatives agree with
-the closed form, the linear expenditure system of Stone and Geary. The substitution matrix is symmetric and
+Expect: the shares and levels found are the true ones to 1 %. The layer's demand and its derivatives agree
+with the closed form, the linear expenditure system of Stone and Geary. The substitution matrix is symmetric and
 negative semidefinite, as economic theory says it is.
 """
 
