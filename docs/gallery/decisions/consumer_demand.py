@@ -7,8 +7,8 @@ what was bought at sixty prices and incomes, by gradients through the consumer's
 ``vmap`` and ``jacfwd`` around a layer.
 
 Expect: the shares and levels found are the true ones to 1 %. The layer's demand and its derivatives agree
-with the closed form, the linear expenditure system of Stone and Geary. The substitution matrix is symmetric and
-negative semidefinite, as economic theory says it is.
+with the closed form, the linear expenditure system of Stone and Geary. The substitution matrix is symmetric
+and negative semidefinite, as economic theory says it is.
 """
 
 # %%
