@@ -1,9 +1,17 @@
-"""Three primitives: the solution, its derivative, and the derivative's adjoint.
+"""Five primitives: the solution, its derivatives of first and second order, and their adjoints.
 
-`solve_p` takes the parameters. `push_p` and `pull_p` take the parameters and the state of the solution (see
-`_kept`), and are linear in their other arguments, tangents or cotangents; each is the other's transpose. So
-one function has both modes, of which ``jax.custom_vjp`` and ``jax.custom_jvp`` around a callback offer one
-each. `_rules` tells JAX's transformations about them.
+With z(θ) the values, t and u tangents of θ, and g a cotangent of z:
+
+    solve_p(θ)          z
+    push_p(θ, t)        z'[t]
+    pull_p(θ, g)        g z'
+    turn_p(θ, t, u)     z''[t, u]
+    curve_p(θ, g, t)    g z''[t, .]
+
+All but the first take the state of the solution (see `_kept`) behind the parameters. Derivatives and
+transposes of the derivatives are among them: push and pull are each other's transpose, turn and curve too,
+and curve is its own in t. So one function has both modes, of which ``jax.custom_vjp`` and ``jax.custom_jvp``
+around a callback offer one each. `_rules` tells JAX's transformations about them.
 
 Outside of jit a primitive runs at once, without XLA, and its errors are those that it raises. Inside, it is a
 ``jax.pure_callback``.
@@ -37,23 +45,23 @@ def solve_avals(*parameters: Any, call: Call, keep: bool) -> Avals:
     return [*values, state] if keep else values
 
 
-def push_avals(*args: Any, call: Call, given: Sequence[bool], many: int) -> Avals:
-    """Return shapes and dtypes of the tangents of the values."""
-    state, tangents = args[len(call.inner)], args[len(call.inner) + 1 :]
-    return _values(call, tangents[0].shape[:many] + state.shape[:-1])
+def value_avals(*args: Any, call: Call, groups: Sequence[_run.Group], many: int) -> Avals:
+    """Return shapes and dtypes of arrays like the values."""
+    state, linear = args[len(call.inner)], args[len(call.inner) + 1 :]
+    return _values(call, linear[0].shape[:many] + state.shape[:-1])
 
 
-def pull_avals(
+def cotangent_avals(
     *args: Any,
     call: Call,
-    given: Sequence[bool],
-    needed: Sequence[bool],
+    groups: Sequence[_run.Group],
+    needed: _run.Group,
     likes: Sequence[_run.Like],
     many: int,
 ) -> Avals:
     """Return shapes and dtypes of the cotangents of the needed parameters."""
-    cotangents = args[len(call.inner) + 1 :]
-    return [ShapedArray(cotangents[0].shape[:many] + like.shape, like.dtype) for like in likes]
+    linear = args[len(call.inner) + 1 :]
+    return [ShapedArray(linear[0].shape[:many] + like.shape, like.dtype) for like in likes]
 
 
 def _values(call: Call, lead: tuple[int, ...]) -> Avals:
@@ -102,5 +110,7 @@ def _device(args: Sequence[Any]) -> Any:
 
 
 solve_p = _primitive("conediff_solve", _run.solve, solve_avals)
-push_p = _primitive("conediff_push", _run.push, push_avals)
-pull_p = _primitive("conediff_pull", _run.pull, pull_avals)
+push_p = _primitive("conediff_push", _run.push, value_avals)
+pull_p = _primitive("conediff_pull", _run.pull, cotangent_avals)
+turn_p = _primitive("conediff_turn", _run.turn, value_avals)
+curve_p = _primitive("conediff_curve", _run.curve, cotangent_avals)

@@ -1,4 +1,11 @@
-"""A solve, the derivative and its adjoint on NumPy arrays: JAX's arrays become NumPy's nowhere else."""
+"""A solve and its derivatives on NumPy arrays: JAX's arrays become NumPy's nowhere else.
+
+The derivatives, of first and second order, have the same arguments: the parameters, the state of the
+solution, and then arrays in which they are linear, in one or two groups. A group holds tangents of parameters
+or cotangents of values; ``groups`` says for each parameter or value whether it is there, and what is not there
+is zero. All of these arrays may have ``many`` leading dimensions: the derivative is taken of each, at the same
+solution.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +22,7 @@ from conediff_jax._call import Call, Shape
 from conediff_jax._kept import from_words
 
 Array = NDArray[Any]
+Group = tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -38,62 +46,94 @@ def solve(*parameters: Array, call: Call, keep: bool) -> list[Array]:
     return [*values, call.kept.keep(solution)] if keep else values
 
 
+def push(*arrays: Array, call: Call, groups: Sequence[Group], many: int) -> list[Array]:
+    """Return the tangents of the values for tangents of the parameters."""
+    return _values(lambda solution, tangents: solution.jvp(*tangents), arrays, call, groups, many)
+
+
+def turn(*arrays: Array, call: Call, groups: Sequence[Group], many: int) -> list[Array]:
+    """Return the second derivatives of the values along two groups of tangents."""
+
+    def one(solution: LayerSolution, first: Any, second: Any) -> Sequence[Array]:
+        moved, pushed = (solution.derivative.push(tangents).point for tangents in (first, second))
+        return solution.derivative.turn_push(first, moved, second, pushed).values
+
+    return _values(one, arrays, call, groups, many)
+
+
 def pull(
     *arrays: Array,
     call: Call,
-    given: Sequence[bool],
-    needed: Sequence[bool],
+    groups: Sequence[Group],
+    needed: Group,
     likes: Sequence[Like],
     many: int,
 ) -> list[Array]:
-    """Return the cotangents of the needed parameters.
+    """Return the cotangents of the needed parameters for cotangents of the values."""
 
-    Parameters
-    ----------
-    *arrays : arrays
-        Parameters, state, and the given cotangents, of shape (*many, *batch, *shape).
-    call : Call
-    given : sequence of bool
-        For each output whether its cotangent is given; the others are zero.
-    needed : sequence of bool
-        For each parameter whether its cotangent is wanted.
-    likes : sequence of Like
-        For each needed parameter.
-    many : int
-        Number of leading dimensions over which cotangents of one solution are laid out.
+    def one(solution: LayerSolution, cotangents: Any, **options: Any) -> Sequence[Array | None]:
+        return solution.vjp(*map(_conjugate, cotangents), **options)
+
+    return _cotangents(one, arrays, call, groups, needed, likes, many)
+
+
+def curve(
+    *arrays: Array,
+    call: Call,
+    groups: Sequence[Group],
+    needed: Group,
+    likes: Sequence[Like],
+    many: int,
+) -> list[Array]:
+    """Return the changes of `pull` along a second group, tangents: a Hessian of the values, times these."""
+
+    def one(
+        solution: LayerSolution, cotangents: Any, tangents: Any, **options: Any
+    ) -> Sequence[Array | None]:
+        return solution.hvp(list(map(_conjugate, cotangents)), tangents, **options)
+
+    return _cotangents(one, arrays, call, groups, needed, likes, many)
+
+
+def _values(
+    function: Callable[..., Sequence[Array]],
+    arrays: Sequence[Array],
+    call: Call,
+    groups: Sequence[Group],
+    many: int,
+) -> list[Array]:
+    """Apply a function of the solution and the groups that returns arrays like the values."""
+    solution, _, linear = _unpack(call, arrays)
+    batch = solution.batch
+    likes = [Like(batch + shape, dtype) for shape, dtype in zip(call.shapes, call.dtypes, strict=True)]
+    return _many(lambda *row: function(solution, *_grouped(groups, row)), many, linear, likes)
+
+
+def _cotangents(
+    function: Callable[..., Sequence[Array | None]],
+    arrays: Sequence[Array],
+    call: Call,
+    groups: Sequence[Group],
+    needed: Group,
+    likes: Sequence[Like],
+    many: int,
+) -> list[Array]:
+    """Apply a function of the solution and the groups that returns cotangents of parameters.
+
+    JAX pairs a cotangent g and a tangent t as Re(g t), the core as Re(conj(g) t).
     """
-    solution, shapes, cotangents = _unpack(call, arrays)
+    solution, shapes, linear = _unpack(call, arrays)
     wanted = [shape for shape, need in zip(shapes, needed, strict=True) if need]
     summed = wanted == [like.shape for like in likes]
 
     def one(*row: Array) -> list[Array]:
-        # JAX pairs a cotangent g and a tangent t as Re(g t), the core as Re(conj(g) t).
-        pulled = solution.vjp(*_one_for_each(given, map(np.conj, row)), needed=needed, summed=summed)
+        found = function(solution, *_grouped(groups, row), needed=needed, summed=summed)
         return [
-            _sum_to(match_kind(p, like.dtype.name), like.shape).conj()
-            for p, like in zip((p for p in pulled if p is not None), likes, strict=True)
+            _sum_to(match_kind(g, like.dtype.name), like.shape).conj()
+            for g, like in zip((g for g in found if g is not None), likes, strict=True)
         ]
 
-    return _many(one, many, cotangents, likes)
-
-
-def push(*arrays: Array, call: Call, given: Sequence[bool], many: int) -> list[Array]:
-    """Return the tangents of the values.
-
-    Parameters
-    ----------
-    *arrays : arrays
-        Parameters, state, and the given tangents, of shape (*many, ..., *shape).
-    call : Call
-    given : sequence of bool
-        For each parameter whether its tangent is given; the others are zero.
-    many : int
-        Number of leading dimensions over which tangents at one solution are laid out.
-    """
-    solution, _, tangents = _unpack(call, arrays)
-    batch = solution.batch
-    likes = [Like(batch + shape, dtype) for shape, dtype in zip(call.shapes, call.dtypes, strict=True)]
-    return _many(lambda *row: list(solution.jvp(*_one_for_each(given, row))), many, tangents, likes)
+    return _many(one, many, linear, likes)
 
 
 def _unpack(call: Call, arrays: Sequence[Array]) -> tuple[LayerSolution, list[Shape], list[Array]]:
@@ -122,6 +162,12 @@ def _many(
     return results
 
 
+def _grouped(groups: Sequence[Group], items: Sequence[Array]) -> list[list[Array | None]]:
+    """Return each group with its arrays in the places that are there, and None in the others."""
+    rest = iter(items)
+    return [[next(rest) if is_there else None for is_there in group] for group in groups]
+
+
 def _plain(array: Array) -> Array:
     """Return an array in a dtype that NumPy itself has."""
     return array.astype(numpy_dtype(array.dtype.name), copy=False)
@@ -131,10 +177,8 @@ def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
     return match_kind(array, dtype.name).astype(dtype, copy=False)
 
 
-def _one_for_each(given: Sequence[bool], items: Any) -> list[Array | None]:
-    """Return the items in the places that are given, and None in the others."""
-    rest = iter(items)
-    return [next(rest) if is_given else None for is_given in given]
+def _conjugate(array: Array | None) -> Array | None:
+    return None if array is None else np.conj(array)
 
 
 def _sum_to(array: Array, shape: Shape) -> Array:

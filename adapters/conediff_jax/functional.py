@@ -41,7 +41,7 @@ def solve(
     TypeError
         If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown or traced.
     NotImplementedError
-        From a derivative, if it is differentiated again.
+        From a second derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`. In compiled code JAX wraps the errors that depend on values in
         ``jax.errors.JaxRuntimeError``; see ``conediff.jax.original_errors``.

@@ -250,23 +250,85 @@ def test_a_layer_beside_a_second_derivative(values, f):
     close(found, 2 * jnp.diag(f(b)))
 
 
+SECOND = {
+    "fwd-rev": lambda f: jacfwd(jacrev(f)),
+    "rev-rev": lambda f: jacrev(jacrev(f)),
+    "rev-fwd": lambda f: jacrev(jacfwd(f)),
+    "fwd-fwd": lambda f: jacfwd(jacfwd(f)),
+}
+
+
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_check_second_derivatives(case):
+    layer = cj.CvxpyLayer(*case.state(), gp=case.gp, solver_args={"validate": False, "tol": 1e-12})
+    values = [jnp.asarray(v) for v in case.values((), seed=1)]
+    check_grads(layer, values, 2, modes=("fwd", "rev"), eps=1e-5, atol=1e-5, rtol=1e-5)
+
+
 @BOTH
-@pytest.mark.parametrize(
-    "second",
-    [
-        lambda f: hessian(lambda b: f(b).sum()),
-        lambda f: jacrev(jacrev(f)),
-        lambda f: jacfwd(jacfwd(f)),
-        lambda f: jacrev(jacfwd(f)),
-        lambda f: lambda b: jvp(grad(lambda b: f(b).sum()), (b,), (b,)),
-        lambda f: grad(lambda b: (grad(lambda b: f(b).sum())(b) ** 2).sum()),
-        lambda f: vmap(hessian(f), in_axes=None, axis_size=2),
-    ],
-    ids=["hessian", "rev-rev", "fwd-fwd", "rev-fwd", "hvp", "penalty", "vmap"],
-)
-def test_second_derivatives_are_refused(values, f, second, compiled):
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        compiled(second(f))(values[1][0])
+def test_hessians_in_every_nesting(layer, values, compiled):
+    """Of all outputs in all parameters, at once and mapped; the nestings agree to rounding."""
+    A, b, lam = values
+
+    def loss(A, b, lam):
+        return total(layer)(A, b, lam)
+
+    exact = [hessian(loss, (0, 1, 2))(*(v[k] for v in values)) for k in range(COUNT)]
+    for nested in SECOND.values():
+        second = nested(lambda b: loss(A[0], b, lam[0]))
+        close(compiled(second)(b[0]), hessian(lambda b: loss(A[0], b, lam[0]))(b[0]))
+        close(compiled(vmap(second))(b)[0], second(b[0]))
+    mapped = compiled(vmap(hessian(loss, (0, 1, 2))))(A, b, lam)
+    close(jax.tree.map(lambda h: h[1], mapped), exact[1])
+    summed = compiled(hessian(lambda b: vmap(loss, (None, 0, None))(A[0], b, lam[0]).sum()))(b)
+    close(summed[1, :, 1], hessian(lambda b: loss(A[0], b, lam[0]))(b[1]))
+    close(summed[1, :, 0], jnp.zeros((4, 4)))
+
+
+@BOTH
+def test_parameters_that_a_batch_shares(layer, values, compiled):
+    A, b, lam = values
+
+    def loss(A, lam):
+        return jnp.sin(layer(A[0], b, lam)[0]).sum()
+
+    def looped(A, lam):
+        return sum(jnp.sin(layer(A[0], row, lam)[0]).sum() for row in b)
+
+    found, expected = (jacfwd(jacrev(f, (0, 1)), (0, 1))(A, lam[0]) for f in (loss, looped))
+    close(compiled(hessian(loss, (0, 1)))(A, lam[0]), found)
+    close(found, expected)
+    each_one = vmap(lambda row: hessian(lambda lam: jnp.sin(layer(A[0], row, lam)[0]).sum())(lam[0]))
+    close(compiled(each_one)(b).sum(), found[1][1])
+
+
+@BOTH
+def test_hessian_vector_products_and_penalties(f, values, compiled):
+    b, v = values[1][0], values[1][1]
+
+    def loss(b):
+        return jnp.sin(f(b)).sum()
+
+    H = hessian(loss)(b)
+    close(compiled(lambda b, v: jvp(grad(loss), (b,), (v,))[1])(b, v), H @ v)
+    close(compiled(grad(lambda b: grad(loss)(b) @ v))(b), H @ v)
+    close(compiled(vmap(lambda v: jvp(grad(loss), (b,), (v,))[1]))(values[1]), values[1] @ H)
+    close(compiled(grad(lambda b: (grad(loss)(b) ** 2).sum() / 2))(b), H @ grad(loss)(b))
+    close(compiled(hessian(jax.checkpoint(loss)))(b), H)
+    unrolled, looped = (lambda b, g=g: g(b) for g in (lambda b: loss(b) + loss(2 * b), two_steps(loss)))
+    close(compiled(hessian(looped))(b), hessian(unrolled)(b))
+
+
+def two_steps(loss):
+    return lambda b: lax.scan(lambda c, k: (c + loss(k * b), None), 0.0, jnp.array([1.0, 2.0]))[0]
+
+
+@BOTH
+@pytest.mark.parametrize("nested", SECOND.values(), ids=SECOND)
+def test_third_derivatives_are_refused(values, f, nested, compiled):
+    for third in (jacfwd, jacrev):
+        with pytest.raises(NotImplementedError, match="third derivatives"):
+            compiled(third(nested(lambda b: f(b).sum())))(values[1][0])
 
 
 # ---------------------------------------------------------------------- control flow
