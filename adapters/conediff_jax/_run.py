@@ -1,10 +1,10 @@
 """A solve and its derivatives on NumPy arrays: JAX's arrays become NumPy's nowhere else.
 
 The derivatives, of first and second order, have the same arguments: the parameters, the state of the
-solution, and then arrays in which they are linear, in one or two groups. A group holds tangents of parameters
-or cotangents of values; ``groups`` says for each parameter or value whether it is there, and what is not there
-is zero. All of these arrays may have ``many`` leading dimensions: the derivative is taken of each, at the same
-solution.
+solution, and then arrays in which they are linear, in one or two groups. A group holds tangents of
+parameters or cotangents of values; ``groups`` says for each parameter or value whether it is there, and what
+is not there is zero. All of these arrays may have ``many`` leading dimensions: the derivative is taken of
+each, at the same solution.
 """
 
 from __future__ import annotations
