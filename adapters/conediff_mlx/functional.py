@@ -1,13 +1,8 @@
-"""The layer as a plain function of MLX arrays.
-
-The solution is a custom function of MLX's, whose derivative and its adjoint are custom functions in turn:
-MLX takes the arrays that a rule computes outside of MLX for constants, so that a second derivative would
-silently be zero; those of the derivative raise an error.
-"""
+"""The layer as a plain function of MLX arrays: a custom function, whose rules are in `_derivatives`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -15,9 +10,8 @@ import mlx.core as mx
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff.layer.solution import LayerSolution
-from conediff_mlx._arrays import is_inexact, result_dtype, rounding, to_mlx, to_numpy
-
-Arrays = tuple[mx.array, ...]
+from conediff_mlx._arrays import result_dtype, rounding, to_mlx, to_numpy
+from conediff_mlx._derivatives import Arrays, Derivatives, as_tuple, filled
 
 
 def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Arrays:
@@ -44,7 +38,7 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     TypeError
         If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown.
     NotImplementedError
-        Under ``mx.vmap`` and ``mx.compile``; from a derivative, if it is differentiated again.
+        Under ``mx.vmap`` and ``mx.compile``; from a second derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`.
 
@@ -66,67 +60,19 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     real = result_dtype(arrays)
     dtypes = [mx.complex64 if spec.complex else real for spec in layer.outputs]
     solved: list[LayerSolution] = []
+    derivatives = Derivatives(solved, arrays, dtypes)
 
     def forward(*parameters: mx.array) -> Arrays:
-        solution = layer.solve(
-            *map(to_numpy, parameters), solver_args=solver_args, precision=[rounding(p) for p in parameters]
-        )
-        solved[:] = [solution]
-        return tuple(to_mlx(value, dtype) for value, dtype in zip(solution.values, dtypes, strict=True))
-
-    def pull(parameters: Any, cotangents: Any, _: Any) -> Arrays:
-        """Return cotangents of the parameters: zero for integers."""
-        given = _tuple(parameters)
-        needed = [is_inexact(p) for p in given]
-
-        def run(*arrays: mx.array) -> Arrays:
-            found = solved[0].vjp(*map(to_numpy, arrays[len(given) :]), needed=needed)
-            return tuple(
-                mx.zeros_like(p) if g is None else to_mlx(g, p.dtype)
-                for g, p in zip(found, given, strict=True)
-            )
-
-        return _once(run)(*given, *_tuple(cotangents))
-
-    def push(parameters: Any, tangents: Any) -> Arrays:
-        """Return tangents of the values; None stands for a tangent that is zero."""
-        given, changes = _tuple(parameters), _tuple(tangents)
-        some = [t for t in changes if t is not None]
-
-        def run(*arrays: mx.array) -> Arrays:
-            rest = iter(arrays[len(given) :])
-            found = solved[0].jvp(*(None if t is None else to_numpy(next(rest)) for t in changes))
-            return tuple(to_mlx(value, dtype) for value, dtype in zip(found, dtypes, strict=True))
-
-        return _once(run)(*given, *some)
+        precision = [rounding(p) for p in parameters]
+        solved[:] = [layer.solve(*map(to_numpy, parameters), solver_args=solver_args, precision=precision)]
+        return tuple(to_mlx(value, dtype) for value, dtype in zip(solved[0].values, dtypes, strict=True))
 
     if not arrays:
         return forward()
     function = mx.custom_function(forward)
-    function.vjp(pull)
-    function.jvp(push)
-    return _tuple(function(*arrays))
-
-
-def _once(run: Callable[..., Arrays]) -> Callable[..., Arrays]:
-    """Return a function whose derivatives are an error."""
-
-    def refuse(*_: Any) -> Any:
-        raise NotImplementedError(
-            "second derivatives of the layer are not supported: its gradient can be used, but not be "
-            "differentiated again. Leave the layer out of the term that needs them, put mx.stop_gradient "
-            "around its gradient there, or take differences of gradients"
-        )
-
-    function = mx.custom_function(run)
-    function.vjp(refuse)
-    function.jvp(refuse)
-    return lambda *arrays: _tuple(function(*arrays))
-
-
-def _tuple(items: Any) -> tuple[Any, ...]:
-    """Return what MLX passes as one item if there is one, and as several otherwise."""
-    return tuple(items) if isinstance(items, Sequence) else (items,)
+    function.vjp(lambda primals, cotangents, _: derivatives.pull(as_tuple(primals), as_tuple(cotangents)))
+    function.jvp(lambda primals, tangents: derivatives.push(as_tuple(primals), filled(tangents, primals)))
+    return as_tuple(function(*arrays))
 
 
 def _array(name: str, value: Any) -> mx.array:

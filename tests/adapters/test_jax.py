@@ -53,6 +53,26 @@ class JaxAdapter:
         pushed = self.transform(lambda v, t: jax.jvp(lambda *v: layer(*v, **options), v, t)[1])
         return self._arrays(pushed(values, tangents))
 
+    def second(self, mode, layer, values, cotangents, tangents):
+        values, tangents = (tuple(map(jnp.asarray, part)) for part in (values, tangents))
+        conjugates = tuple(jnp.asarray(np.conj(g)) for g in cotangents)
+        every = tuple(range(len(values)))
+
+        def pairing(first, second):
+            return sum((a * b).sum().real for a, b in zip(first, second, strict=True))
+
+        def gradient(*values):
+            return jax.vjp(layer, *values)[1](conjugates)
+
+        modes = {
+            "forward over reverse": lambda *v: jax.jvp(gradient, v, tangents)[1],
+            "reverse over reverse": jax.grad(lambda *v: pairing(tangents, gradient(*v)), every),
+            "reverse over forward": jax.grad(
+                lambda *v: pairing(conjugates, jax.jvp(layer, v, tangents)[1]), every
+            ),
+        }
+        return tuple(map(np.conj, self._arrays(self.transform(modes[mode])(*values))))
+
     @staticmethod
     def _arrays(results):
         return tuple(map(np.asarray, results))
@@ -92,6 +112,13 @@ def arrays(*batch, dtype=None):
 @pytest.mark.parametrize("case", contract.CASES, ids=str)
 def test_oracle(case, batch, adapter):
     contract.check_against_oracle(adapter, case, batch)
+
+
+@ADAPTERS
+@pytest.mark.parametrize("mode", contract.SECOND_MODES)
+@pytest.mark.parametrize("case", contract.CASES, ids=str)
+def test_second(case, mode, adapter):
+    contract.check_second(adapter, case, (2,), mode)
 
 
 @ADAPTERS

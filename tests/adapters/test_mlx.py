@@ -50,9 +50,30 @@ class MlxAdapter:
         values, tangents = ([to_mlx(a) for a in arrays] for arrays in (values, tangents))
         return self._arrays(mx.jvp(lambda *v: layer(*v, **options), values, tangents)[1])
 
+    def second(self, mode, layer, values, cotangents, tangents):
+        values, cotangents, tangents = ([to_mlx(a) for a in part] for part in (values, cotangents, tangents))
+        every = list(range(len(values)))
+
+        def pairing(first, second):
+            return sum(mx.real(mx.conj(a) * b).sum() for a, b in zip(first, second, strict=True))
+
+        def gradient(*values):
+            return mx.vjp(layer, list(values), cotangents)[1]
+
+        if mode == "forward over reverse":
+            return self._arrays(mx.jvp(gradient, values, tangents)[1])
+        if mode == "reverse over reverse":
+            return self._arrays(mx.grad(lambda *v: pairing(tangents, gradient(*v)), argnums=every)(*values))
+
+        def pushed(*values):
+            return pairing(cotangents, mx.jvp(layer, list(values), tangents)[1])
+
+        return self._arrays(mx.grad(pushed, argnums=every)(*values))
+
     @staticmethod
     def _arrays(results):
-        return tuple(map(np.array, results))
+        """MLX returns the array itself where there is one."""
+        return tuple(map(np.array, [results] if isinstance(results, mx.array) else results))
 
 
 ADAPTER = MlxAdapter()
@@ -102,6 +123,13 @@ def test_oracle_in_single_precision(case, monkeypatch):
     monkeypatch.setattr(contract, "_equal", equal_in_single_precision)
     monkeypatch.setitem(KINDS, "f8", mx.float32)
     contract.check_against_oracle(ADAPTER, dataclasses.replace(case, sample=rounded), (3,))
+
+
+@pytest.mark.parametrize("mode", contract.SECOND_MODES)
+@pytest.mark.parametrize("case", [c for c in contract.CASES if c.name != "complex"], ids=str)
+def test_second(case, mode):
+    """MLX's complex64 is not accurate enough for differences."""
+    contract.check_second(ADAPTER, case, (2,), mode)
 
 
 @pytest.mark.parametrize(
@@ -274,20 +302,39 @@ def test_a_solution_lives_as_long_as_it_may_be_asked(monkeypatch):
 # ---------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        lambda f: mx.grad(lambda b: mx.grad(lambda b: f(b).sum())(b).sum()),
-        lambda f: lambda b: mx.jvp(mx.grad(lambda b: f(b).sum()), [b], [b]),
-        lambda f: lambda b: mx.jvp(lambda b: mx.jvp(f, [b], [b])[1][0], [b], [b]),
-        lambda f: mx.grad(lambda b: mx.jvp(f, [b], [b])[1][0].sum()),
-    ],
-    ids=["rev-rev", "fwd-rev", "fwd-fwd", "rev-fwd"],
-)
-def test_second_derivatives_are_refused(second):
+def test_second_derivatives_in_every_nesting():
     layer, (A, b, lam) = quadratic(), arrays()
-    with pytest.raises(NotImplementedError, match="second derivatives"):
-        mx.eval(second(lambda b: layer(A, b, lam)[0])(b))
+    v = mx.array(np.arange(4.0), dtype=mx.float64)
+
+    def loss(b):
+        x = layer(A, b, lam)[0]
+        return (x * x * x).sum()  # mx.sin is accurate to single precision only
+
+    def slope(b):
+        return mx.jvp(loss, [b], [v])[1][0]
+
+    expected = np.array(mx.grad(lambda b: (mx.grad(loss)(b) * v).sum())(b))
+    step = 1e-5 * v
+    difference = (mx.grad(loss)(b + step) - mx.grad(loss)(b - step)) / 2e-5
+    np.testing.assert_allclose(np.array(difference), expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(np.array(mx.jvp(mx.grad(loss), [b], [v])[1][0]), expected, rtol=1e-9)
+    np.testing.assert_allclose(np.array(mx.grad(slope)(b)), expected, rtol=1e-9)
+    np.testing.assert_allclose(mx.jvp(slope, [b], [v])[1][0].item(), expected @ np.arange(4.0), rtol=1e-9)
+
+
+def test_third_derivatives_are_refused():
+    layer, (A, b, lam) = quadratic(), arrays()
+
+    def square(b):
+        gradient = mx.grad(lambda b: layer(A, b, lam)[0].sum())(b)
+        return (
+            mx.grad(lambda b: (mx.grad(lambda b: layer(A, b, lam)[0].sum())(b) ** 2).sum())(b) * gradient
+        ).sum()
+
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        mx.eval(mx.grad(square)(b))
+    with pytest.raises(NotImplementedError, match="third derivatives"):
+        mx.eval(mx.jvp(square, [b], [b]))
 
 
 def test_vmap_and_compile_are_refused_with_advice():
