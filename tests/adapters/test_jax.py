@@ -405,6 +405,20 @@ def test_a_solution_that_is_no_longer_kept_is_rebuilt(x64, monkeypatch):
         assert rebuilt
 
 
+def test_a_solution_is_found_by_its_whole_state_only():
+    solution = quadratic().numpy_layer.solve(*QUADRATIC.values((2, 3)))
+    solutions = kept.Kept()
+    words = solutions.keep(solution)
+    for other in (words[:, ::-1], words[:1], words[:, :2], words[0], words.reshape(6, -1), 0 * words):
+        assert solutions.find(other) is None
+    assert solutions.find(words) is solution is solutions.find(words.copy())
+    n, m = solution.result.x.shape[1], solution.result.y.shape[1]
+    state = kept.from_words(words[:, ::-1], n, m)
+    for part, exact in zip(state, solution.state, strict=True):
+        np.testing.assert_array_equal(part.reshape(2, 3, -1)[:, ::-1], exact.reshape(2, 3, -1))
+    assert (kept.from_words(0 * words, n, m)[-1] == 1).all()  # no solution
+
+
 @pytest.mark.parametrize("fill", ["nan", "zero_grad"])
 def test_failures_that_are_no_longer_kept(fill, monkeypatch):
     monkeypatch.setattr(kept.Kept, "find", lambda self, words: None)
