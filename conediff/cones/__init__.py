@@ -21,8 +21,9 @@ from conediff.cones.exponential import DualExponential, Exponential
 from conediff.cones.linear import NonNegative, Zero
 from conediff.cones.power import Power
 from conediff.cones.product import ProductCone, ProductDerivative, ProductProjection
-from conediff.cones.psd import PSD, ComplexPSD, complex_smat, complex_svec, smat, svec
+from conediff.cones.psd import PSD, ComplexPSD
 from conediff.cones.second_order import SecondOrder
+from conediff.cones.svec import complex_smat, complex_svec, smat, svec
 
 __all__ = [
     "PSD",

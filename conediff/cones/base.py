@@ -22,27 +22,9 @@ import numpy as np
 
 from conediff.cones.automorphism import Array as Array
 from conediff.cones.automorphism import Automorphism, scaling_by_a_number
+from conediff.cones.forms import Eigenbasis
+from conediff.cones.forms import LowRankPart as LowRankPart
 from conediff.errors import ConeError
-
-
-@dataclass(frozen=True, eq=False)
-class LowRankPart:
-    r"""D = a I + V (Λ - a I) V', with few columns in V, for a group of equal cones at a stack of points.
-
-    Parameters
-    ----------
-    eigenvalue : array, shape (..., count)
-        a, the eigenvalue of all directions orthogonal to V.
-    eigenvalues : array, shape (..., count, k)
-        Λ's diagonal.
-    vectors : callable
-        Returns V' as an array of shape (..., count, k, dim). Its rows are orthonormal; those whose eigenvalue
-        is a are arbitrary. It is called only where the low rank is used.
-    """
-
-    eigenvalue: Array
-    eigenvalues: Array
-    vectors: Callable[[], Array]
 
 
 class ConeDerivative(Protocol):
@@ -71,6 +53,10 @@ class ConeDerivative(Protocol):
     @property
     def low_rank(self) -> LowRankPart | None:
         """D as a multiple of the identity and a matrix of low rank; None if it is not of this form."""
+
+    @property
+    def eigenbasis(self) -> Eigenbasis | None:
+        """Coordinates in which D is diagonal; None if the cone has none (`Cone.has_eigenbasis`)."""
 
     def replacement_eigenvalue(self, shape: tuple[int, ...]) -> Array:
         """Return the a whose a I replaces D where D's block is too large to be formed.
@@ -138,6 +124,10 @@ class Cone(Protocol):
     def is_large(self) -> bool:
         """Whether the blocks of these cones are not formed in K."""
 
+    @property
+    def has_eigenbasis(self) -> bool:
+        """Whether the derivatives of the projection have an `Eigenbasis`."""
+
     def primal_dual_scaling(self, y: Array, s: Array, least_y: Array, least_s: Array) -> Automorphism | None:
         """Return the automorphism under which y and s have about one size; None if none is used.
 
@@ -173,6 +163,7 @@ class ConeDefaults:
     # larger limit costs memory and factorisation time with its square, a smaller one leaves more cones to
     # GMRES, which may take hundreds of steps.
     dense_limit: ClassVar[int] = 500
+    has_eigenbasis: ClassVar[bool] = False
     shear_rows: ClassVar[tuple[int, int] | None] = None
     equilibrated_row: ClassVar[int | None] = None
 
@@ -217,6 +208,11 @@ class DerivativeDefaults:
     @property
     def low_rank(self) -> LowRankPart | None:
         """None: D is not known to be a multiple of the identity and a matrix of low rank."""
+        return None
+
+    @property
+    def eigenbasis(self) -> Eigenbasis | None:
+        """None: no coordinates in which D is diagonal are known."""
         return None
 
     def replacement_eigenvalue(self: ConeDerivative, shape: tuple[int, ...]) -> Array:

@@ -8,92 +8,52 @@ as two numbers, √2 Re and √2 Im. These are SCS's layouts of ``s`` and ``cs``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones.base import Array, ConeDefaults, DerivativeDefaults
-
-Matrix = NDArray[Any]  # real symmetric or complex Hermitian
-
-_ROOT2 = np.sqrt(2.0)
+from conediff.cones.svec import Matrix, layout_of, pack, unpack
 
 
-class _Layout(NamedTuple):
-    """Positions of the entries of a triangle in its vector."""
+@dataclass(frozen=True, eq=False)
+class PSDEigenbasis:
+    """The coordinates of Q* H Q, in which D multiplies every entry by a number.
 
-    row: NDArray[np.intp]  # of the entries below the diagonal, column by column
-    column: NDArray[np.intp]
-    diagonal: NDArray[np.intp]  # positions in the vector of the diagonal
-    real: NDArray[np.intp]  # positions of the (real parts of the) entries below the diagonal
-    owner: tuple[NDArray[np.intp], NDArray[np.intp]]  # row and column of each position
+    Parameters
+    ----------
+    Q : array, shape (..., count, order, order)
+    omega : array, shape (..., count, order, order)
+    """
 
+    Q: Matrix
+    omega: Array
 
-@lru_cache(maxsize=256)
-def _layout(order: int, complex_: bool) -> _Layout:
-    column, row = np.triu_indices(order)
-    width = np.where(row == column, 1, 2 if complex_ else 1)
-    position = np.cumsum(width) - width
-    below = row > column
-    owner = (np.repeat(row, width), np.repeat(column, width))
-    return _Layout(row[below], column[below], position[~below], position[below], owner)
+    @property
+    def eigenvalues(self) -> Array:
+        """D's diagonal, shape (..., count, dim)."""
+        row, column = layout_of(self.Q.shape[-1], np.iscomplexobj(self.Q)).owner
+        return self.omega[..., row, column]
 
+    def into(self, h: Array) -> Array:
+        """Return Q* H Q, shapes (..., count, dim)."""
+        return _congruence(_adjoint(self.Q), h)
 
-def smat(v: Array, order: int) -> Array:
-    """Unpack vectors of shape (..., order (order + 1) / 2) to symmetric matrices (..., order, order)."""
-    layout = _layout(order, False)
-    X = np.empty((*v.shape[:-1], order, order))
-    diagonal = np.arange(order)
-    X[..., diagonal, diagonal] = v[..., layout.diagonal]
-    X[..., layout.row, layout.column] = v[..., layout.real] / _ROOT2
-    X[..., layout.column, layout.row] = X[..., layout.row, layout.column]
-    return X
+    def out_of(self, h: Array) -> Array:
+        """Return Q H Q*, shapes (..., count, dim)."""
+        return _congruence(self.Q, h)
 
-
-def svec(X: Array) -> Array:
-    """Pack symmetric matrices (..., order, order) to vectors; only the lower triangle is read."""
-    order = X.shape[-1]
-    layout = _layout(order, False)
-    v = np.empty((*X.shape[:-2], order * (order + 1) // 2))
-    diagonal = np.arange(order)
-    v[..., layout.diagonal] = X[..., diagonal, diagonal]
-    v[..., layout.real] = _ROOT2 * X[..., layout.row, layout.column]
-    return v
+    def columns(self, k: int, h: Array) -> Array:
+        """Return Q* H Q with the Q of cone k, shapes (..., vectors, dim)."""
+        return _congruence(_adjoint(self.Q[..., k, None, :, :]), h)
 
 
-def complex_smat(v: Array, order: int) -> NDArray[np.complex128]:
-    """Unpack vectors of shape (..., order^2) to Hermitian matrices (..., order, order)."""
-    layout = _layout(order, True)
-    X = np.empty((*v.shape[:-1], order, order), dtype=np.complex128)
-    diagonal = np.arange(order)
-    X[..., diagonal, diagonal] = v[..., layout.diagonal]
-    below = (v[..., layout.real] + 1j * v[..., layout.real + 1]) / _ROOT2
-    X[..., layout.row, layout.column] = below
-    X[..., layout.column, layout.row] = below.conj()
-    return X
-
-
-def complex_svec(X: NDArray[np.complex128]) -> Array:
-    """Pack Hermitian matrices (..., order, order) to vectors; only the lower triangle is read."""
-    order = X.shape[-1]
-    layout = _layout(order, True)
-    v = np.empty((*X.shape[:-2], order**2))
-    diagonal = np.arange(order)
-    v[..., layout.diagonal] = X[..., diagonal, diagonal].real
-    below = X[..., layout.row, layout.column]
-    v[..., layout.real] = _ROOT2 * below.real
-    v[..., layout.real + 1] = _ROOT2 * below.imag
-    return v
-
-
-def _unpack(v: Array, order: int, complex_: bool) -> Matrix:
-    return complex_smat(v, order) if complex_ else smat(v, order)
-
-
-def _pack(X: Matrix, complex_: bool) -> Array:
-    return complex_svec(X) if complex_ else svec(X)
+def _congruence(Q: Matrix, h: Array) -> Array:
+    """Return Q H Q*."""
+    complex_ = np.iscomplexobj(Q)
+    return pack(Q @ unpack(h, Q.shape[-1], complex_) @ _adjoint(Q), complex_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +82,11 @@ class PSDDerivative(DerivativeDefaults):
 
     def apply(self, h: Array) -> Array:
         """Return D h, for h of shape (..., count, dim)."""
-        return self._congruence(self.omega, h)
+        return self._multiplied(self.omega, h)
 
     def apply_root(self, h: Array) -> Array:
         """Return S h, for h of shape (..., count, dim)."""
-        return self._congruence(np.sqrt(self.omega), h)
+        return self._multiplied(np.sqrt(self.omega), h)
 
     def dense(self) -> tuple[Array, Array]:
         """Return D and S as blocks of shape (..., count, dim, dim).
@@ -134,10 +94,10 @@ class PSDDerivative(DerivativeDefaults):
         The eigenvectors of D are Q B Q*, for all B in the orthonormal basis that svec defines.
         """
         order, complex_ = self.Q.shape[-1], np.iscomplexobj(self.Q)
-        row, column = _layout(order, complex_).owner
-        basis = _unpack(np.eye(row.size), order, complex_)
+        row, column = layout_of(order, complex_).owner
+        basis = unpack(np.eye(row.size), order, complex_)
         Q = self.Q[..., None, :, :]
-        vectors = _pack(Q @ basis @ _adjoint(Q), complex_)
+        vectors = pack(Q @ basis @ _adjoint(Q), complex_)
         omega = self.omega[..., row, column][..., None]
         transposed = np.swapaxes(vectors, -1, -2)
         return transposed @ (omega * vectors), transposed @ (np.sqrt(omega) * vectors)
@@ -160,7 +120,7 @@ class PSDDerivative(DerivativeDefaults):
         G = (Hm * size) @ Km
         B = (Hs @ Km + Ks @ Hm) * size
         inner = G + _adjoint(G) + gamma * (B + _adjoint(B))
-        return _pack(self.Q @ inner @ _adjoint(self.Q), np.iscomplexobj(self.Q))
+        return pack(self.Q @ inner @ _adjoint(self.Q), np.iscomplexobj(self.Q))
 
     @cached_property
     def _signs(self) -> tuple[Array, NDArray[np.bool_], Array]:
@@ -173,14 +133,19 @@ class PSDDerivative(DerivativeDefaults):
         return gamma, same, size[..., None, :]
 
     def _by_signs(self, h: Array, gamma: Array, same: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
-        H = _adjoint(self.Q) @ _unpack(h, self.Q.shape[-1], np.iscomplexobj(self.Q)) @ self.Q
+        H = _adjoint(self.Q) @ unpack(h, self.Q.shape[-1], np.iscomplexobj(self.Q)) @ self.Q
         return gamma * H, np.where(same, H, 0.0)
 
-    def _congruence(self, omega: Array, h: Array) -> Array:
+    @property
+    def eigenbasis(self) -> PSDEigenbasis:
+        """The coordinates in which D is diagonal."""
+        return PSDEigenbasis(self.Q, self.omega)
+
+    def _multiplied(self, omega: Array, h: Array) -> Array:
         complex_ = np.iscomplexobj(self.Q)
-        H = _unpack(h, self.Q.shape[-1], complex_)
+        H = unpack(h, self.Q.shape[-1], complex_)
         inner = omega * (_adjoint(self.Q) @ H @ self.Q)
-        return _pack(self.Q @ inner @ _adjoint(self.Q), complex_)
+        return pack(self.Q @ inner @ _adjoint(self.Q), complex_)
 
 
 def _adjoint(X: Matrix) -> Matrix:
@@ -219,9 +184,9 @@ class PSDProjection:
 
 def _project(v: Array, order: int, complex_: bool) -> PSDProjection:
     finite = np.isfinite(v).all(axis=-1, keepdims=True)  # eigh raises for the whole batch otherwise
-    eigenvalues, Q = np.linalg.eigh(_unpack(np.where(finite, v, 0.0), order, complex_))
+    eigenvalues, Q = np.linalg.eigh(unpack(np.where(finite, v, 0.0), order, complex_))
     eigenvalues = np.where(finite, eigenvalues, np.nan)
-    point = _pack((Q * np.maximum(eigenvalues, 0.0)[..., None, :]) @ _adjoint(Q), complex_)
+    point = pack((Q * np.maximum(eigenvalues, 0.0)[..., None, :]) @ _adjoint(Q), complex_)
     return PSDProjection(point, eigenvalues, Q)
 
 
@@ -238,6 +203,8 @@ class PSD(ConeDefaults):
 
     count: int
     order: int
+
+    has_eigenbasis: ClassVar[bool] = True
 
     @property
     def dim(self) -> int:
@@ -267,6 +234,8 @@ class ComplexPSD(ConeDefaults):
 
     count: int
     order: int
+
+    has_eigenbasis: ClassVar[bool] = True
 
     @property
     def dim(self) -> int:

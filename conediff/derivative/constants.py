@@ -19,8 +19,11 @@ SIDE = 10
 # An entry below this, relative to the largest, counts as zero: where K is singular, answers have errors of
 # this size.
 NEGLIGIBLE = 1e-6
-# K, scaled to rows of about one, counts as singular if its smallest singular value is below this.
-SINGULAR = 1e-11
+# Relative error of a solution, estimated by a Newton step, above which the user is told.
+SOLUTION_ERROR = 1e-6
+# A residual below this, relative to the smallest singular value, explains no such error, and no step is
+# taken.
+NEGLIGIBLE_ERROR = 1e-8
 # A factorisation made at another point is used if S has changed by no more than this since.
 NEARBY = 1e-5
 # A cone scaling is used where the solution satisfies the scaled KKT conditions up to this relative residual.

@@ -24,19 +24,18 @@ All of this happens in the cone scaling (E, T) in which y and s are of one size 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.derivative.constants import SCALED_RESIDUAL
+from conediff.derivative.constants import SCALED_RESIDUAL, SOLUTION_ERROR
 from conediff.derivative.diagnostics import Diagnostics, Observability, ScaledObservability, peak
 from conediff.derivative.kinks import Answer, Kinks, changed_by_kinks
+from conediff.derivative.least_squares import LeastSquares
 from conediff.derivative.linearised_kkt import LinearisedKKT
 from conediff.derivative.report import KINKED, NOT_UNIQUE, Report
 from conediff.kkt.constants import SOLVED
-from conediff.kkt.embedding import Embedding
 from conediff.kkt.factor import KKTFactor
 from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
@@ -85,7 +84,7 @@ class KKTDerivative:
     ) -> None:
         self.linearised, self.scaling = linearised, scaling
         self.method, self.observability, self.kinks = method, observability, Kinks(linearised)
-        self._embeddings: dict[int, Embedding] = {}  # by position; each keeps its factorisation
+        self._least_squares = LeastSquares(linearised, method)
 
     @classmethod
     def at(
@@ -131,13 +130,13 @@ class KKTDerivative:
         products : Products
             dP x, dA x, dA'y, db and dc.
         """
-        report = Report()
+        report = self._new_report()
         tangent = self._jvp(self.scaling.scale_products(products), report)
         return Tangent(*self.scaling.unscale_point(Point(*tangent))), report
 
     def vjp(self, gx: Array, gy: Array, gs: Array) -> tuple[Multipliers, Report]:
         """Apply the adjoint to cotangents of the solutions, shapes (B, n), (B, m), (B, m)."""
-        report = Report()
+        report = self._new_report()
         multipliers = self._vjp(*self.scaling.scale_cotangent(gx, gy, gs), report)
         return Multipliers(*self.scaling.unscale_multipliers(*multipliers)), report
 
@@ -160,6 +159,14 @@ class KKTDerivative:
             reports={},
         )
 
+    def _new_report(self) -> Report:
+        """Return a report of the programs whose solution may be inaccurate though its residual is small."""
+        report = Report()
+        if self.method in ("auto", "direct"):  # the others do without K
+            error = self.linearised.solution_error
+            report.add_uncertain(np.flatnonzero(error > SOLUTION_ERROR), error)
+        return report
+
     @property
     def _structure(self) -> Structure:
         return self.linearised.structure
@@ -180,7 +187,7 @@ class KKTDerivative:
             # M dz = -dq; h2 changes its sign because M's middle row is minus K's.
             last = (x * (dPx + dc)).sum(axis=1) + (y * db).sum(axis=1)
             rhs = np.column_stack([h1, -h2, last])
-            for i, (du, dv_i, dw) in self._least_squares(pending, rhs, report, adjoint=False):
+            for i, (du, dv_i, dw) in self._least_squares.solve(pending, rhs, report, adjoint=False):
                 dx[i], dv[i] = du - x[i] * dw, dv_i - (y[i] - s[i]) * dw
         dy = D.apply(dv)
         if at_kink and self.kinks.found.any():
@@ -208,7 +215,7 @@ class KKTDerivative:
         if pending.size:
             last = -(x * gx).sum(axis=1) - (y * gy).sum(axis=1) - (s * gs).sum(axis=1)
             rhs = np.column_stack([gx, D.apply(gy + gs) - gs, last])
-            for i, (r1_i, r2_i, r3) in self._least_squares(pending, rhs, report, adjoint=True):
+            for i, (r1_i, r2_i, r3) in self._least_squares.solve(pending, rhs, report, adjoint=True):
                 r1[i], r2[i] = r1_i - r3 * x[i], r3 * y[i] - r2_i
         if at_kink and self.kinks.found.any():
 
@@ -226,20 +233,29 @@ class KKTDerivative:
         return Multipliers(r1 * size, r2 * size)
 
     def _direct(self, rhs: Array, report: Report, adjoint: bool) -> tuple[Array, NDArray[np.intp]]:
-        """Solve with K; return the answer and the programs for which M has to answer instead."""
-        singular = self.linearised.singular
-        z, error = self.linearised.solve(rhs)
-        short = ~(error <= SOLVED)
+        """Solve with K; return the answer and the programs for which M has to answer instead.
+
+        M answers where K is singular and that matters, which does not depend on the right-hand side unless it
+        is outside K's range. Where K is regular M has the same answer, and another way to it.
+        """
         if self.method == "direct":
+            z, error = self.linearised.solve(rhs)
+            short = ~(error <= SOLVED)
             if short.any():
                 residual = float(error[short].max())
                 report.add_inaccurate(np.flatnonzero(short), residual, "the reduced system is singular")
             return z, np.zeros(0, dtype=np.intp)
+        singular = self.linearised.singular
+        not_unique = singular
         if singular.any() and self.observability is not None:
-            singular = singular & self._null_vector_is_observed(adjoint)
-        pending = np.flatnonzero(short | singular)
-        report.add_degenerate(pending, NOT_UNIQUE)
-        return z, pending
+            not_unique = singular & self._null_vector_is_observed(adjoint)
+        z, short = np.zeros_like(rhs), np.zeros(len(rhs), dtype=bool)
+        if not not_unique.all():
+            z, error = self.linearised.solve(rhs)
+            short = ~(error <= SOLVED)
+        not_unique = not_unique | (singular & short)
+        report.add_degenerate(np.flatnonzero(not_unique), NOT_UNIQUE)
+        return z, np.flatnonzero(short | not_unique)
 
     def _null_vector_is_observed(self, adjoint: bool) -> NDArray[np.bool_]:
         """Return whether adding a null vector of K to the answer would change what the user observes."""
@@ -250,29 +266,6 @@ class KKTDerivative:
         if adjoint:
             return self.observability.of_data(outer(self._structure, x, y, first, second))
         return self.observability.of_solution(first, linearised.D.apply(second + linearised.A(first)))
-
-    def _least_squares(
-        self, pending: NDArray[np.intp], rhs: Array, report: Report, adjoint: bool
-    ) -> Iterator[tuple[np.intp, tuple[Array, Array, float]]]:
-        """Solve with M, or its adjoint, program by program; yield the three parts of each answer."""
-        n = self._structure.n
-        for i in pending:
-            M = self._embedding(int(i))
-            found = report.least_squares[int(i)] = M.least_squares(rhs[i], self.method, adjoint)
-            yield i, (found.value[:n], found.value[n:-1], float(found.value[-1]))
-        short = [(int(i), found) for i, found in report.least_squares.items() if not found.converged]
-        if short:
-            worst = max((found for _, found in short), key=lambda found: found.residual)
-            report.add_inaccurate(np.array([i for i, _ in short]), worst.residual, worst.reason)
-
-    def _embedding(self, i: int) -> Embedding:
-        """Return M of one program, made when it is first needed: its factorisation serves all calls."""
-        if i not in self._embeddings:
-            linearised, index = self.linearised, np.array([i])
-            x, y, s = linearised.point.take(index)
-            D = self._structure.cone.project_dual(y - s).derivative()
-            self._embeddings[i] = Embedding(self._structure, linearised.data.take(index), x[0], y[0], D)
-        return self._embeddings[i]
 
     def _beside(self, index: Indices, kinked: NDArray[np.bool_], sign: float) -> KKTDerivative:
         """Return the derivative of some programs a little to one side of their kinks."""

@@ -25,12 +25,15 @@ class Report:
         For each reason, the programs at which the solution map is not differentiable.
     inaccurate : list of (int array, float, str)
         Programs whose answer is inaccurate, the largest relative residual, and the reason.
+    uncertain : list of (int array, float)
+        Programs whose solution may be inaccurate, and the largest estimate of its relative error.
     least_squares : dict of int to LinearSolution
         Programs whose answer came from M.
     """
 
     degenerate: dict[str, list[NDArray[np.intp]]] = field(default_factory=dict)
     inaccurate: list[tuple[NDArray[np.intp], float, str]] = field(default_factory=list)
+    uncertain: list[tuple[NDArray[np.intp], float]] = field(default_factory=list)
     least_squares: dict[int, LinearSolution] = field(default_factory=dict)
 
     def add_degenerate(self, index: NDArray[np.intp], reason: str) -> None:
@@ -42,6 +45,11 @@ class Report:
         """Note programs whose answer is inaccurate."""
         self.inaccurate.append((index, residual, reason))
 
+    def add_uncertain(self, index: NDArray[np.intp], error: NDArray[np.float64]) -> None:
+        """Note programs, if there are any, whose solution may be inaccurate; ``error`` is that of all."""
+        if index.size:
+            self.uncertain.append((index, float(error[index].max())))
+
     @classmethod
     def joined(cls, reports: Iterable[Report], starts: Iterable[int]) -> Report:
         """Join the reports of the parts of a stack that begin at these positions."""
@@ -52,6 +60,7 @@ class Report:
             joined.inaccurate += [
                 (index + start, residual, reason) for index, residual, reason in report.inaccurate
             ]
+            joined.uncertain += [(index + start, error) for index, error in report.uncertain]
             joined.least_squares |= {k + start: one for k, one in report.least_squares.items()}
         return joined
 
@@ -63,6 +72,15 @@ class Report:
         numbers : int array, shape (B,)
             The number of each program in the user's batch, in which some may have no solution.
         """
+        if self.uncertain:
+            index = numbers[np.sort(np.concatenate([index for index, _ in self.uncertain]))]
+            worst = max(error for _, error in self.uncertain)
+            warn(
+                f"the solution of {_listed(index)}, and so its derivative, may be inaccurate: the linear "
+                "system is so nearly singular that the small residual allows a relative error of "
+                f"{worst:.1e}; see .diagnostics.condition of the solution, or scale the problem",
+                AccuracyWarning,
+            )
         if not self.inaccurate:
             return
         index = numbers[np.sort(np.concatenate([index for index, _, _ in self.inaccurate]))]

@@ -21,10 +21,31 @@ PILE_COUNT = 64
 # Relative residual of the first solve above which the signs of the pivots are checked. The check costs more
 # than a factorisation of a small K, because QDLDL copies its factor for it.
 SUSPICIOUS_RESIDUAL = 1e-3
-# Smallest singular value, estimated by one step of inverse iteration, below which two more steps are taken.
-# Pivots of the size of the regularisation leave the factor accurate to 1e-7 only, so that a zero may appear
-# as 1e-5.
+# Smallest singular value, estimated by one step of inverse iteration, below which two more steps are taken:
+# the first one overestimates by as much as the probe is orthogonal to its vector.
+ESTIMATED_SINGULAR_VALUE = 1e-3
+# The same below which the pivots are checked. Pivots of the size of the regularisation leave the factor
+# accurate to 1e-7 only, so that a zero may appear as 1e-5.
 SUSPICIOUS_SINGULAR_VALUE = 1e-4
+# K, scaled to rows of about one, counts as singular if its smallest singular value is below this, or below
+# this multiple of the relative KKT residual of the solution (up to a limit): D at the solution is known no
+# better.
+SINGULAR, SINGULAR_RESIDUALS, SINGULAR_LIMIT = 1e-11, 10.0, 1e-8
+# Singular values below this are split off where K is solved with (`kkt.deflation`), with a regularisation
+# that is the root of rounding: small enough for refinement to contract by 1e-2 and better, large enough
+# that no pivot drowns in rounding of 1e-16 / regularisation.
+DEFLATED, DEFLATION_REGULARISATION = 1e-5, 1e-7
+# Steps that purify their vectors, at most: each divides what lies in the direction of a singular value σ by
+# σ / DEFLATION_REGULARISATION.
+PURIFICATIONS = 6
+# Steps of refinement of a solve, at most.
+DEFLATION_STEPS = 15
+# Work of splitting vectors off one program, at most: their number times the entries of K and, for calls of
+# NumPy, 20 times its rows. 2e7 take half a second. Programs with more go to the damped factorisation of M,
+# whose work does not depend on the number; with turned cones, which M does not know, later.
+DEFLATION_WORK, DEFLATION_WORK_TURNED, DEFLATION_ROWS = 2e7, 1e9, 20
+# Vectors that may be split off in any case.
+DEFLATION_LEAST = 4
 # A relative residual up to this counts as solved.
 SOLVED = 1e-10
 # Relative residual that GMRES aims at for an answer, and for the first estimate of the smallest singular
@@ -46,6 +67,10 @@ ITERATIONS_PER_UNKNOWN, LEAST_ITERATIONS = 20, 1000
 # rows of A; below, for all cones of a group together, entry by entry of A. Larger: more time per entry in
 # cones with full rows of A; smaller: more calls of NumPy for many small cones.
 DENSE_DIM = 12
+# Columns of A in a large cone, relative to its rows, and multiplications of eliminating its rows, at most,
+# for K to be formed in the eigenbasis of D there. QDLDL makes 2e9 multiplications a second; GMRES, which
+# serves otherwise, is faster on sparse cones with as many columns as rows (nearest correlation matrices).
+TURNED_COLUMNS, TURNED_WORK = 1 / 3, 3e9
 # Numbers in U, for the whole stack, up to which the low-rank correction is used (32 MiB; K₀⁻¹ U is as large).
 # Larger problems use GMRES.
 LOW_RANK_NUMBERS = 1 << 22
@@ -78,8 +103,12 @@ CG_ITERATIONS, CG_RESTARTS = 200, 5
 # Steps without halving the best level after which they end: before it counts as solved, and after. Fewer give
 # up on badly scaled programs (QISRAEL with 15); more chase rounding.
 CG_PATIENCE = (50, 10)
-# Entries of M above which it is not factorised: LDL' then takes more than a second.
-DAMPED_ENTRIES = 2_000_000
+# Predicted entries of the factor of the damped system above which M is not factorised: it would take more
+# than 160 MB and some seconds.
+DAMPED_FILL = 1e7
+# Rows and columns with more entries than this multiple of the root of their number are dense: they are
+# ordered last, as in AMD (Amestoy, Davis, Duff 2004).
+DENSE_ROOT = 10.0
 # Work of LSQR for method "auto", in multiplications, at most: one to two seconds. One step costs the products
 # with M and M', and of Python as much as STEP_WORK multiplications.
 LSQR_WORK, STEP_WORK = 1e9, 1e6

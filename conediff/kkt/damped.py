@@ -29,6 +29,7 @@ from conediff.kkt.constants import (
     CG_ITERATIONS,
     CG_PATIENCE,
     CG_RESTARTS,
+    DENSE_ROOT,
     EQUILIBRATION_ROUNDS,
     LEAST_SQUARES_TOLERANCE,
     REFINEMENTS,
@@ -231,6 +232,28 @@ class DampedLeastSquares:
                 break  # the direction is rounding error
             z, h = trial, residual
         return best, first, step
+
+
+def predicted_fill(matrix: sp.csc_array) -> float:
+    """Predict the entries of the factor of a damped system from the sparsity of M.
+
+    Eliminating either diagonal block first leaves the pattern of M'M or M M', whose entries the squares of
+    the lengths of rows, or of columns, bound. Dense rows and columns are eliminated last, and are full. No
+    factor has more entries than a full triangle.
+    """
+    pattern = sp.csc_array(matrix)
+    limit = max(16.0, DENSE_ROOT * np.sqrt(pattern.shape[0]))
+    is_dense_column = np.diff(pattern.indptr) > limit
+    is_dense_row = np.bincount(pattern.indices, minlength=pattern.shape[0]) > limit
+    columns = np.repeat(np.arange(pattern.shape[1]), np.diff(pattern.indptr))
+    sparse = ~is_dense_column[columns] & ~is_dense_row[pattern.indices]
+    squares = [
+        float((np.bincount(index[sparse], minlength=1).astype(float) ** 2).sum())
+        for index in (columns, pattern.indices)
+    ]
+    dense = int(is_dense_column.sum() + is_dense_row.sum())
+    full = 2.0 * pattern.shape[0] ** 2
+    return min(full, pattern.nnz + min(squares) + 2.0 * dense * pattern.shape[0])
 
 
 def _rounded(z: Extended) -> Array:

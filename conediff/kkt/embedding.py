@@ -26,7 +26,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from conediff.cones import ProductDerivative
 from conediff.kkt.constants import (
-    DAMPED_ENTRIES,
+    DAMPED_FILL,
     DAMPING,
     DAMPING_NEARBY,
     LEAST_ITERATIONS,
@@ -35,7 +35,7 @@ from conediff.kkt.constants import (
     SOLVED,
     STEP_WORK,
 )
-from conediff.kkt.damped import DampedFactor, DampedLeastSquares
+from conediff.kkt.damped import DampedFactor, DampedLeastSquares, predicted_fill
 from conediff.kkt.least_squares import LinearSolution, dense, iterative
 from conediff.program import Array, ConeData, Structure
 
@@ -132,9 +132,9 @@ class Embedding:
 
     @cached_property
     def damped(self) -> DampedLeastSquares | None:
-        """Least-squares solves by a factorisation, made once; None where M has too many entries."""
+        """Least-squares solves by a factorisation, made once; None where it would be too large."""
         matrix, is_exact = self.sparse()
-        if matrix.nnz > DAMPED_ENTRIES:
+        if predicted_fill(matrix) > DAMPED_FILL:
             return None
         scale = sp.diags_array(self.weight)
         matrix = sp.csc_array(scale @ matrix @ scale)

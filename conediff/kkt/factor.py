@@ -15,6 +15,7 @@ from scipy.sparse.linalg import LinearOperator, gmres
 
 from conediff.cones import ProductDerivative
 from conediff.kkt.constants import (
+    ESTIMATED_SINGULAR_VALUE,
     GMRES_COARSE,
     GMRES_FINE,
     KRYLOV,
@@ -81,6 +82,11 @@ class KKTFactor:
             return None
         return LowRank.of(self.operator, self.factorisation.solve)
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether `solve_regularised` needs no iteration."""
+        return self.is_exact or self._low_rank is not None
+
     def solve_regularised(self, rhs: Array, tol: float = 1e-8) -> Array:
         """Solve with the regularised K, once; shapes (B, n + m). ``tol`` is that of GMRES, if it is used."""
         if self.is_exact:
@@ -97,7 +103,8 @@ class KKTFactor:
 
         def product(z: Array) -> Array:
             stack = z.reshape(shape)
-            return (self.operator.apply(stack) + shift * stack).ravel()
+            shifted = self.factorisation.turned_product(shift, stack)
+            return (self.operator.apply(stack) + shifted).ravel()
 
         def precondition(z: Array) -> Array:
             return self.factorisation.solve(z.reshape(shape)).ravel()
@@ -123,27 +130,27 @@ class KKTFactor:
         residual : array, shape (B,)
             2-norm of rhs - K z relative to that of rhs; large where K is singular and rhs outside its range.
         """
-        size = _norm(rhs)
+        size = norms(rhs)
         size[size == 0] = 1
         # Where K is regular GMRES needs neither regularisation nor refinement.
         plain = not self.is_exact and self._low_rank is None
         tol = max(tol, GMRES_FINE) if plain else tol
         z = self._by_gmres(rhs, tol / 2) if plain else self.solve_regularised(rhs)
         left = rhs - self.operator.apply(z)
-        error = _norm(left) / size
+        error = norms(left) / size
         if not np.all(error < SUSPICIOUS_RESIDUAL):
             if self.repaired is not None:
                 return self.repaired.solve(rhs, tol, steps)
             if plain:
                 z = self.solve_regularised(rhs)
                 left = rhs - self.operator.apply(z)
-                error = _norm(left) / size
+                error = norms(left) / size
         for _ in range(steps):
             if not np.any(error > tol):
                 break
             trial = z + self.solve_regularised(left)
             trial_left = rhs - self.operator.apply(trial)
-            trial_error = _norm(trial_left) / size
+            trial_error = norms(trial_left) / size
             better = trial_error < error
             z[better], left[better] = trial[better], trial_left[better]
             enough = np.all((trial_error > error / 2) | (trial_error <= tol))
@@ -165,10 +172,35 @@ class KKTFactor:
         It is this factor, or where a singular value is suspicious and a pivot has the wrong sign, one with
         more regularisation.
         """
-        value, vector = self.smallest_singular_value()
-        if np.all(value >= SUSPICIOUS_SINGULAR_VALUE) or self.repaired is None:
-            return self, value, vector
+        if np.all(self.first_estimate >= SUSPICIOUS_SINGULAR_VALUE) or self.repaired is None:
+            return self, *self.smallest_singular_value()
         return self.repaired, *self.repaired.smallest_singular_value()
+
+    def scaled_product(self, z: Array) -> Array:
+        """Apply the scaled K, shapes (..., B, n + m)."""
+        return self.factorisation.into_scaled(self.operator.apply(self.factorisation.out_of_scaled(z)))
+
+    def scaled_inverse(self, z: Array, tol: float = 1e-8) -> Array:
+        """Solve with the scaled and regularised K, shapes (B, n + m)."""
+        if self.is_exact and not self.factorisation.replaced:
+            return self.factorisation.ldl.solve(z)
+        return self.factorisation.scaled_inverse(z, lambda rhs: self.solve_regularised(rhs, tol))
+
+    @cached_property
+    def _inverse_iteration(self) -> tuple[Array, Array]:
+        """One step from the probe: estimates, shape (B,), and the unit vectors, scaled, that show them."""
+        z = self.scaled_inverse(np.broadcast_to(self.probe, self.factorisation.scale.shape), GMRES_COARSE)
+        value = 1 / norms(z)
+        return value, z * value[:, None]
+
+    @property
+    def first_estimate(self) -> Array:
+        """Estimate of `smallest_singular_value` by one step of inverse iteration, shape (B,).
+
+        Small where K is singular, and where the factorisation is worthless because a pivot vanished: further
+        steps with it would show some other value.
+        """
+        return self._inverse_iteration[0]
 
     def smallest_singular_value(self) -> tuple[Array, Array]:
         """Estimate the smallest singular value of every K, scaled to rows of about one.
@@ -183,26 +215,25 @@ class KKTFactor:
         vector : array, shape (B, n + m)
             The unit vector that shows it, in unscaled coordinates (r, t); meaningful where value is small.
         """
-        scale = self.factorisation.scale
-        z = self.solve_regularised(self.probe / scale, GMRES_COARSE) / scale
-        value = 1 / _norm(z)
-        z = z * value[:, None]
-        if np.any(value < SUSPICIOUS_SINGULAR_VALUE):
+        value, z = self._inverse_iteration
+        if np.any(value < ESTIMATED_SINGULAR_VALUE):
+            best, least = z, norms(self.scaled_product(z))
             for _ in range(2):
-                z = z - self.solve_regularised(self.operator.apply(z * scale)) / scale
-                z = z / _norm(z)[:, None]
-            refined = _norm(self.operator.apply(z * scale) * scale)
-            value = np.where(value < SUSPICIOUS_SINGULAR_VALUE, refined, value)
-        vector = z * scale
+                z = z - self.scaled_inverse(self.scaled_product(z))
+                z = z / norms(z)[:, None]
+                bound = norms(self.scaled_product(z))
+                # Far above the regularisation rounding in the difference may spoil what was reached.
+                best, least = np.where((bound < least)[:, None], z, best), np.fmin(bound, least)
+            z, value = best, np.where(value < ESTIMATED_SINGULAR_VALUE, least, value)
+        vector = self.factorisation.out_of_scaled(z)
         value = np.nan_to_num(value)  # NaN where there is no factorisation
-        return value, vector / _norm(vector)[:, None]
+        return value, vector / norms(vector)[:, None]
 
 
-def _norm(stack: Array) -> Array:
+def norms(stack: Array) -> Array:
     """2-norms of a stack of vectors, without overflow of the squares."""
     largest = np.abs(stack).max(axis=1, initial=0.0)
     # By a power of two, which changes no digit.
     ordinary = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
     size = np.exp2(np.floor(np.log2(ordinary)))
-    norms: Array = np.linalg.norm(stack / size[:, None], axis=1) * size
-    return norms
+    return np.asarray(np.linalg.norm(stack / size[:, None], axis=1) * size)

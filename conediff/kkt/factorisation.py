@@ -4,10 +4,13 @@ K is quasi-definite up to the null spaces of P and I - D, so K + ε diag(I, -I) 
 every ordering (Vanderbei 1995). With a diagonal matrix E that scales rows and columns,
 
 .. math:: L \Lambda L^\top = E K E + \epsilon\,\mathrm{diag}(I, -I).
+
+In large cones that are turned (see `blocks`) K is meant in the coordinates of D's eigenbasis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +35,8 @@ class Factorisation:
         Programs for which a later factorisation serves; the last one counts.
     is_repaired : bool
         Whether its pivots have been checked already.
+    turned : tuple of int
+        Groups of cones whose rows are in the eigenbasis of D.
     """
 
     ldl: StackLDL
@@ -40,12 +45,41 @@ class Factorisation:
     derivative: ProductDerivative
     replaced: tuple[tuple[Indices, Factorisation], ...] = ()
     is_repaired: bool = False
+    turned: tuple[int, ...] = ()
 
     def solve(self, rhs: Array) -> Array:
         """Solve with the factorised matrix by back substitution, shapes (B, n + m)."""
-        z = self.ldl.solve(rhs * self.scale) * self.scale
+        z = self.out_of_scaled(self.ldl.solve(self.into_scaled(rhs)))
         for index, other in self.replaced:
             z[index] = other.solve(rhs[index])
+        return z
+
+    def into_scaled(self, rhs: Array) -> Array:
+        """Return a right-hand side of the scaled matrix, from one of K; shapes (B, n + m)."""
+        return self._turned(rhs, back=False) * self.scale
+
+    def out_of_scaled(self, z: Array) -> Array:
+        """Return a solution of a system with K, from one with the scaled matrix; shapes (B, n + m)."""
+        return self._turned(z * self.scale, back=True)
+
+    def turned_product(self, diagonal: Array | float, z: Array) -> Array:
+        """Return a diagonal, given in the coordinates of the factorised matrix, times z."""
+        return self._turned(diagonal * self._turned(z, back=False), back=True)
+
+    def scaled_inverse(self, z: Array, inverse: Callable[[Array], Array]) -> Array:
+        """Return the scaled form of an ``inverse`` of a matrix near K; shapes (B, n + m)."""
+        return self._turned(inverse(self._turned(z / self.scale, back=True)), back=False) / self.scale
+
+    def _turned(self, z: Array, back: bool) -> Array:
+        """Return z with the rows of turned cones in the eigenbasis, or from there ``back``."""
+        if not self.turned:
+            return z
+        z, n = z.copy(), z.shape[-1] - self.derivative.cone.dim
+        for group in self.turned:
+            _, rows, derivative = self.derivative.groups[group]
+            basis = derivative.eigenbasis
+            assert basis is not None
+            z[..., n + rows] = (basis.out_of if back else basis.into)(z[..., n + rows])
         return z
 
     def with_rows_from(self, index: Indices, other: Factorisation) -> Factorisation:

@@ -52,7 +52,7 @@ class KKTSystem:
         values[:, pattern.diagonal_at] += shift
         operator = KKTOperator(pattern.structure, data, derivative)
         ldl = StackLDL.factor(self.solvers, values)
-        factorisation = Factorisation(ldl, scale, shift / scale**2, derivative)
+        factorisation = Factorisation(ldl, scale, shift / scale**2, derivative, turned=pattern.turned)
         return KKTFactor(operator, factorisation, self.probe, pattern.exact)
 
     def _scale(self, values: Array) -> Array:

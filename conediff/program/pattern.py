@@ -123,7 +123,7 @@ class Pattern:
         Returns
         -------
         matvec, rmatvec : callables
-            ``matvec`` maps shape (B, columns) to (B, rows), ``rmatvec`` maps (B, rows) to (B, columns).
+            ``matvec`` maps shape (..., B, columns) to (..., B, rows), ``rmatvec`` the other way.
         """
         rows, columns = self.shape
         if self._is_dense:
@@ -131,17 +131,24 @@ class Pattern:
             flat[:, self._flat] = values
             dense = flat.reshape(len(values), rows, columns)
             dense_t = dense.transpose(0, 2, 1)
-            return lambda x: (dense @ x[:, :, None])[:, :, 0], lambda y: (dense_t @ y[:, :, None])[:, :, 0]
+            return lambda x: (dense @ x[..., None])[..., 0], lambda y: (dense_t @ y[..., None])[..., 0]
         if len(values) == 1:
             single, single_t = self.matrix(values[0]), self.transposed(values[0])
-            return lambda x: (single @ x.T).T, lambda y: (single_t @ y.T).T
+            return lambda x: _by_rows(single, x, 1), lambda y: _by_rows(single_t, y, 1)
         count = len(values)
         pattern = self.block_diagonal(count)
         block, transposed = pattern.matrix(values.ravel()), pattern.transposed(values.ravel())
-        return (
-            lambda x: (block @ x.ravel()).reshape(count, rows),
-            lambda y: (transposed @ y.ravel()).reshape(count, columns),
-        )
+        return lambda x: _by_rows(block, x, count), lambda y: _by_rows(transposed, y, count)
+
+
+def _by_rows(matrix: sp.csc_array | sp.csr_array, x: Array, count: int) -> Array:
+    """Multiply the vectors (..., B, columns) by ``matrix``, which has ``count`` of them side by side."""
+    if x.ndim == 2 and count == len(x):
+        return np.asarray((matrix @ x.ravel()).reshape(count, -1))
+    product: Array = (matrix @ x.reshape(-1, count * x.shape[-1]).T).T
+    return (
+        product.reshape(*x.shape[:-1], -1) if x.size else np.zeros((*x.shape[:-1], matrix.shape[0] // count))
+    )
 
 
 def union(shape: tuple[int, int], places: Sequence[tuple[Indices, Indices]]) -> tuple[Pattern, list[Indices]]:

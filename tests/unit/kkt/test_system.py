@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import scipy.sparse as sp
 
 import conediff as cd
 from conediff.cones import PSD, SecondOrder
-from conediff.kkt import matrix
+from conediff.kkt import blocks
 from conediff.kkt.ldl import PileSolver, pile_slices
 from conediff.kkt.matrix import KKTOperator, KKTPattern
 from conediff.kkt.system import REGULARISATION, KKTSystem
@@ -75,7 +76,7 @@ def reference(s, data, derivative, i):
 @pytest.mark.parametrize("density", [0.3, 1.0])
 @pytest.mark.parametrize("dense_dim", [0, 12, 1000], ids=["dense product", "as it is", "sparse product"])
 def test_values_assemble_the_definition(name, density, dense_dim, monkeypatch):
-    monkeypatch.setattr(matrix, "DENSE_DIM", dense_dim)
+    monkeypatch.setattr(blocks, "DENSE_DIM", dense_dim)
     s, data, derivative = stack(name, 3, density=density)
     pattern = KKTPattern(s)
     values = pattern.values(data, derivative)
@@ -175,6 +176,32 @@ def test_a_singular_matrix_is_recognised_in_any_units(scale, seed):
     null = np.array([1, 0, -2, -1]) / np.sqrt(6)
     assert abs(vector[0, 5:] @ null) == pytest.approx(1, abs=1e-6)
     assert linear(A[:3], P=np.eye(5), scale=scale).checked()[1][0] > 1e-8
+
+
+class Worthless:
+    """What rounding makes of a factor in which a pivot vanished; more regularisation makes it a good one."""
+
+    def __init__(self, good):
+        self.good = good
+
+    def solve(self, rhs):
+        return 1e30 * np.random.default_rng(9).standard_normal(rhs.shape)
+
+    def with_increased_regularisation(self, shift):
+        return self.good
+
+
+def test_a_worthless_factorisation_does_not_hide_that_k_is_singular():
+    """More steps of inverse iteration with such a factor show a random vector, not one of K."""
+    A = np.random.default_rng(8).standard_normal((4, 5))
+    A[3] = A[0] - 2 * A[2]
+    good = linear(A, P=np.eye(5))
+    wrong = Worthless(good.factorisation.ldl)
+    spoilt = replace(good, factorisation=replace(good.factorisation, ldl=wrong))
+    checked, value, vector = spoilt.checked()
+    assert checked.factorisation.ldl is good.factorisation.ldl and value[0] < 1e-11
+    null = np.array([1, 0, -2, -1]) / np.sqrt(6)
+    assert abs(vector[0, 5:] @ null) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(200))
