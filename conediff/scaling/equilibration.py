@@ -173,7 +173,10 @@ class Equilibrator:
         of_row, _ = self._sizes(A, P)
         columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
         rows *= power_of_two(largest_entry(A))
-        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(self._P_columns(P))
+        of_objective = self._P_columns(P)
+        if of_objective.any():
+            of_objective = np.maximum(of_objective, c)
+        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(of_objective)
         even = np.broadcast_to(even, count)
         if not even.all():
             uneven = np.flatnonzero(~even)
@@ -197,8 +200,8 @@ class Equilibrator:
         A, P, c = (np.array(np.broadcast_to(part, (count, part.shape[1]))) for part in (A, P, c))
         for _ in range(RUIZ_ROUNDS):
             # The objective is divided by its size in each round, as it will be at the end.
-            size = np.maximum(largest_entry(P), largest_entry(c))
-            P, c = P / np.where(size > 0, size, 1), c / np.where(size > 0, size, 1)
+            size = _mean_size(np.maximum(self._P_columns(P), c))
+            P, c = P / size, c / size
             r, e = (
                 1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in self._sizes(A, P)
             )

@@ -16,9 +16,10 @@ from conediff.program import Array, ConeData, Point, Structure
 from conediff.scaling import ConeScaling, ConeScalings, Equilibrator, Magnitude
 from conediff.solver import constants
 from conediff.solver.result import SolveResult
-from conediff.solver.schedule import STAGES, SolveSchedule, Stage
+from conediff.solver.schedule import SolveSchedule
 from conediff.solver.scs import Piles
 from conediff.solver.settings import Settings
+from conediff.solver.stages import STAGES, Stage
 
 
 class BatchSolver:

@@ -107,7 +107,6 @@ def solve_by_clarabel(structure: Structure, data: ConeData, settings: Mapping[st
         iterations=int(found.iterations),
         setup_time=set_up - began,
         solve_time=time.perf_counter() - set_up,
-        residuals=(found.r_prim, found.r_dual, abs(found.obj_val - found.obj_val_dual)),
     )
 
 

@@ -118,7 +118,6 @@ class Pile:
             iterations=int(info["iter"]),
             setup_time=info["setup_time"] / 1e3,
             solve_time=info["solve_time"] / 1e3,
-            residuals=(info["res_pri"], info["res_dual"], info["gap"]),
         )
 
     def _run(self, data: ConeData, arguments: dict[str, Any], start: dict[str, Array]) -> dict[str, Any]:
