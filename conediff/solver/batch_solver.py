@@ -21,6 +21,8 @@ from conediff.solver.scs import Piles
 from conediff.solver.settings import Settings
 from conediff.solver.stages import STAGES, Stage
 
+NO_MAGNITUDE = Magnitude(np.ones((1, 1)), np.ones((1, 1)))
+
 
 class BatchSolver:
     """Solves stacks of programs of one structure; keeps what depends on the structure alone.
@@ -198,7 +200,7 @@ class BatchSolver:
     ) -> SolveResult:
         """Solve in a cone scaling, and at an ordinary magnitude."""
         data = scaling.scale_data(data)
-        magnitude = Magnitude.of(data)
+        magnitude = NO_MAGNITUDE if scaling.is_identity else Magnitude.of(data)
         if start is not None:
             x, y, s = start
             start = Point(

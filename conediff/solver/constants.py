@@ -57,6 +57,10 @@ FULL_REDUCTION, FULL_POOR_STEPS, FULL_MAX_STEPS = 0.7, 3, 10
 # In a cone scaling they begin at a solution; after a residual above this they stop, because the scaling has
 # made K singular.
 LOST = 1e-2
+# From Clarabel's points: the regularisation of K for full steps, and the share of the tolerance that they aim
+# at, so that one is taken from nearly every point. From Clarabel's points at 1e-14 etamacro takes three steps
+# to 3e-12 with 1e-5, and does not get below 1e-3 with 1e-9 to 1e-6; truss5 three to 1e-13 with 1e-7 to 1e-4.
+INTERIOR_REGULARISATION, INTERIOR_TOLERANCE = 1e-5, 1e-2
 # Damped steps: the lengths tried one after the other; the decrease of the residual that a step of length one
 # has to bring (shorter ones in proportion); and the number of steps in all.
 DAMPED_LENGTHS = (1.0, 0.5, 0.2, 0.05)

@@ -28,7 +28,14 @@ from conediff.kkt.factor import KKTFactor
 from conediff.kkt.residual import Evaluation, Residual
 from conediff.kkt.system import KKTSystem
 from conediff.program import Array, ConeData, Point
-from conediff.solver.constants import DAMPED_MAX_STEPS, FULL_MAX_STEPS, INEXACT_RESIDUAL, LOST
+from conediff.solver.constants import (
+    DAMPED_MAX_STEPS,
+    FULL_MAX_STEPS,
+    INEXACT_RESIDUAL,
+    INTERIOR_REGULARISATION,
+    INTERIOR_TOLERANCE,
+    LOST,
+)
 from conediff.solver.newton_steps import DampedSteps, FullSteps, StepRule
 
 # `full_newton` and its kind: of a system, data, a point to begin from, a tolerance and a deadline.
@@ -165,6 +172,28 @@ def confirming_newton(
 ) -> NewtonResult:
     """Take full steps from what is a solution already, as long as none loses it; see `newton`."""
     return newton(system, data, start, tol, FullSteps(FULL_MAX_STEPS, lost=LOST), deadline)
+
+
+def interior_newton(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, deadline: float = math.inf
+) -> NewtonResult:
+    """Take full steps of a strongly regularised K, then damped ones where those fall short; see `newton`.
+
+    An interior point lies in the middle of the faces of solutions, where K is singular, and some of its
+    active constraints are wrong. K's direction then hardly exists; with the regularisation the step is one
+    of the proximal point method (Rockafellar 1976), which changes the active constraints first.
+    """
+    rule = FullSteps(FULL_MAX_STEPS, strength=INTERIOR_REGULARISATION)
+    found = newton(system, data, start, INTERIOR_TOLERANCE * tol, rule, deadline)
+    left = np.flatnonzero(~(found.residual <= tol))
+    if left.size:
+        best = Point(found.x, found.y, found.s).take(left)
+        again = damped_newton(system, data.repeated(len(found.x)).take(left), best, tol, deadline)
+        found.x[left], found.y[left], found.s[left] = again.x, again.y, again.s
+        found.residual[left] = again.residual
+        found.steps[left] += again.steps
+        found.factor = again.factor if left.size == len(found.x) else None
+    return found
 
 
 def inexact_newton(

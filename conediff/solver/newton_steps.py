@@ -79,12 +79,15 @@ class FullSteps:
         A residual above which there are no further steps.
     accuracy : float
         Relative residual of directions.
+    strength : float
+        Regularisation of K; refinement removes it from the directions as far as K has one.
     """
 
     max_steps: int
     poor_steps: int = FULL_POOR_STEPS
     lost: float = np.inf
     accuracy: float = DIRECTION_RESIDUAL
+    strength: float = REGULARISATION
 
     def begin(self, count: int) -> Array:
         return np.full(count, float(self.poor_steps))
@@ -93,7 +96,7 @@ class FullSteps:
         return np.asarray(state > 0)
 
     def regularisation(self, state: Array) -> float:
-        return REGULARISATION
+        return self.strength
 
     def step(self, R: Residual, here: Evaluation, factor: KKTFactor, best: Array, state: Array) -> Step:
         dx, dv = _direction(R, here, factor, accuracy=self.accuracy)

@@ -21,7 +21,14 @@ from conediff.solver.constants import (
     LARGE_ITERATIONS,
     SCS_EIG_WORK,
 )
-from conediff.solver.newton import NewtonMethod, damped_newton, full_newton, inexact_newton, no_newton
+from conediff.solver.newton import (
+    NewtonMethod,
+    damped_newton,
+    full_newton,
+    inexact_newton,
+    interior_newton,
+    no_newton,
+)
 from conediff.solver.settings import Settings
 
 
@@ -86,7 +93,7 @@ _FIRST = {**_tolerance(1e-2), "max_iters": 25, "acceleration_lookback": 0}
 # and 1e-14, with half as many steps at 1e-14 as at 1e-8, for a third more iterations of Clarabel.
 CLARABEL = Stage(
     False,
-    damped_newton,
+    interior_newton,
     {**_clarabel_tolerance(1e-14), **_CLARABEL_CERTIFY},
     user_first=False,
     solver="clarabel",
