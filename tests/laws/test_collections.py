@@ -39,7 +39,7 @@ LARGER = ("KSIP", "LOTSCHD", "MOSARQP2", "PRIMAL1", "QISRAEL", "TAME")
 RIGHT = (*CONIC, *LINEAR, *QUADRATIC, *LARGER, "QGROW7", "PRIMALC1")
 REGULAR = ("demb761", "rijc783", "DUAL4", "DUALC1", "HS118", "KSIP", "MOSARQP2", "PRIMAL1")
 # Optimal values that the collections publish: Maros, Meszaros (1999); netlib's lp/data/readme (that of e226
-# without the constant 7.113 of its file).
+# without the constant 7.113 of its file); etamacro: Koch (2004), The final NETLIB-LP results.
 PUBLISHED = {
     "CVXQP1_S": 1.15907181e4,
     "CVXQP3_S": 1.19434322e4,
@@ -66,7 +66,7 @@ PUBLISHED = {
     "adlittle": 2.2549496316e5,
     "afiro": -4.6475314286e2,
     "e226": -1.8751929066e1 + 7.113,
-    "etamacro": -7.5571521774e2,
+    "etamacro": -7.557152333749e2,
     "israel": -8.9664482186e5,
 }
 DEGENERATE = {
