@@ -31,6 +31,7 @@ from conediff.program import Array, ConeData, Point
 from conediff.solver.constants import (
     DAMPED_MAX_STEPS,
     FULL_MAX_STEPS,
+    INEXACT_MAX_STEPS,
     INEXACT_RESIDUAL,
     INTERIOR_REGULARISATION,
     INTERIOR_TOLERANCE,
@@ -204,4 +205,6 @@ def inexact_newton(
     For programs whose K is solved with by GMRES, from points near a solution (Dembo, Eisenstat, Steihaug
     1982).
     """
-    return newton(system, data, start, tol, FullSteps(FULL_MAX_STEPS, 1, accuracy=INEXACT_RESIDUAL), deadline)
+    return newton(
+        system, data, start, tol, FullSteps(INEXACT_MAX_STEPS, 1, accuracy=INEXACT_RESIDUAL), deadline
+    )

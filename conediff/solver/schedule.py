@@ -69,7 +69,7 @@ class SolveSchedule:
             self._refine_from_start(self.start)
         clarabel_last = False
         if stages is STAGES:
-            stages, clarabel_last = stages_of(self.system.pattern.structure, self.data)
+            stages, clarabel_last = stages_of(self.system.pattern, self.data)
         for stage in stages_for(self.settings, stages, clarabel_last):
             skipped = stage.is_cold and self.data.count == 1  # it was alone in its first stage
             if self.active.size and self._seconds_left > 0 and not skipped:

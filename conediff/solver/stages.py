@@ -1,4 +1,4 @@
-"""The stages of a solve: a table for programs of small cones, and one for programs with large PSD cones.
+"""The stages of a solve: a table for most programs, and two where a Newton step costs hundreds of SCS's.
 
 In a stage SCS or Clarabel runs, from the best point so far, and Newton's method refines what it found.
 """
@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from conediff.cones import ProductCone
-from conediff.program import ConeData, Structure
+from conediff.kkt.matrix import KKTPattern
+from conediff.program import ConeData
 from conediff.solver.clarabel_cones import clarabel_work, psd_orders
 from conediff.solver.constants import (
     CLARABEL_FACTORISATIONS,
     CLARABEL_WORK,
     LARGE_ITERATIONS,
+    NEWTON_STEPS,
     SCS_EIG_WORK,
+    SCS_STEP_WORK,
+    WIDE_RATIO,
 )
 from conediff.solver.newton import (
     NewtonMethod,
@@ -125,24 +129,38 @@ STAGES: tuple[Stage, ...] = (
 # one or two Newton steps do (relaxations of max-cut).
 _LARGE = Stage(False, no_newton, {**_tolerance(1e-8), **_CERTIFY, "scale": 1.0})
 _LARGE_FINE = {**_tolerance(2e-11), **_CERTIFY}
-_LARGE_STAGES = (
+_LARGE_STAGES: tuple[Stage, ...] = (
     Stage(False, inexact_newton, _LARGE_FINE, user_first=False, share=0.5),
     replace(CLARABEL, newton=inexact_newton),
     Stage(False, inexact_newton, _LARGE_FINE, user_first=False, share=1.0),
+    Stage(False, inexact_newton, {**_LARGE_FINE, "acceleration_lookback": 0}, user_first=False, share=1.0),
 )
 
 
-def stages_of(structure: Structure, data: ConeData) -> tuple[Sequence[Stage], bool]:
-    """Return the table for these programs, and whether Clarabel is to come last in it."""
+# Cones with many columns: SCS runs once, because setting it up costs as much as a hundred iterations.
+_WIDE = Stage(False, full_newton, {**_LARGE_FINE, "scale": 1.0})
+_WIDE_STAGES = tuple(stage for stage in STAGES if not (stage.in_piles or stage.is_cold))
+
+
+def stages_of(pattern: KKTPattern, data: ConeData) -> tuple[Sequence[Stage], bool]:
+    """Return the table for programs of this structure, and whether Clarabel is to come last in it."""
+    structure = pattern.structure
     work = clarabel_work(structure, data)
-    if not newton_is_dear(structure.cone):
-        return STAGES, work > CLARABEL_WORK
-    # SCS may take about as long as Clarabel would.
-    step = SCS_EIG_WORK * sum(float(order) ** 3 for order in psd_orders(structure.cone))
-    work = clarabel_work(structure, data, 0.0)
-    iterations = int(np.clip(CLARABEL_FACTORISATIONS * work / step, *LARGE_ITERATIONS))
-    first = replace(_LARGE, own={**_LARGE.own, "max_iters": iterations})
-    return (first, *_LARGE_STAGES), work > CLARABEL_WORK
+    step = SCS_STEP_WORK * float(structure.A.nnz + structure.P.nnz)
+    step += SCS_EIG_WORK * sum(float(order) ** 3 for order in psd_orders(structure.cone))
+    if newton_is_dear(structure.cone):
+        # SCS may take about as long as Clarabel would.
+        enough = CLARABEL_FACTORISATIONS * clarabel_work(structure, data, 0.0) / step
+        first, rest = _LARGE, _LARGE_STAGES
+    else:
+        # SCS may take about as long as Newton's method does from its first point.
+        ratio = pattern.elimination_work / max(step, 1.0)
+        if ratio < WIDE_RATIO:
+            return STAGES, work > CLARABEL_WORK
+        enough, first, rest = NEWTON_STEPS * ratio, _WIDE, _WIDE_STAGES
+    iterations = int(np.clip(enough, *LARGE_ITERATIONS))
+    first = replace(first, own={**first.own, "max_iters": iterations})
+    return (first, *rest), work > CLARABEL_WORK
 
 
 @lru_cache(maxsize=32)
