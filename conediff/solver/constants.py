@@ -20,7 +20,7 @@ CLARABEL_WORK = 5e9
 # Clarabel, within these limits. At order 50 both solve in about the time of 3,000 iterations.
 CLARABEL_FACTORISATIONS, SCS_EIG_WORK, LARGE_ITERATIONS = 15, 25.0, (1000, 10_000)
 # Operations of one iteration of SCS for each entry of A and P; the ratio of a Newton step's to them from
-# which SCS goes to the end before the first step; and the steps that Newton's method takes otherwise.
+# which SCS goes to 1e-8 before the first step; and the steps that Newton's method takes otherwise.
 # Logistic regression with 200 features: ratio 150, measured 146; with 50: 35, measured 42.
 SCS_STEP_WORK, WIDE_RATIO, NEWTON_STEPS = 4, 100.0, 7
 # Entries of a PSD cone that Clarabel's chordal decomposition fills in for each that the data have.

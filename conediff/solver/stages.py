@@ -137,8 +137,9 @@ _LARGE_STAGES: tuple[Stage, ...] = (
 )
 
 
-# Cones with many columns: SCS runs once, because setting it up costs as much as a hundred iterations.
-_WIDE = Stage(False, full_newton, {**_LARGE_FINE, "scale": 1.0})
+# Cones with many columns: SCS runs once, because setting it up costs as much as a hundred iterations; one or
+# two Newton steps remain.
+_WIDE = replace(_LARGE, newton=full_newton)
 _WIDE_STAGES = tuple(stage for stage in STAGES if not (stage.in_piles or stage.is_cold))
 
 
