@@ -65,7 +65,7 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
     solver = BatchSolver(program.structure)
     start = None if warm_start is None else _start(warm_start, program.structure, 1)
     _check_convex(program.structure, program.data)
-    return _solved(solver, program.data, Settings().updated(settings), start)[0]
+    return _solved(solver, program.data, _settings(settings), start)[0]
 
 
 def solve_batch(
@@ -117,7 +117,7 @@ def solve_batch(
         structure, data = _union(list(programs))
     _check_convex(structure, data)
     start = None if warm_start is None else _start(warm_start, structure, data.count)
-    return _solved(BatchSolver(structure), data, Settings().updated(settings), start)
+    return _solved(BatchSolver(structure), data, _settings(settings), start)
 
 
 def solve_unchecked(programs: Sequence[ConeProgram], warm_start: Any = None, **settings: Any) -> Solutions:
@@ -127,7 +127,17 @@ def solve_unchecked(programs: Sequence[ConeProgram], warm_start: Any = None, **s
     """
     structure, data = _union(list(programs))
     start = None if warm_start is None else _start(warm_start, structure, data.count)
-    return _solved(BatchSolver(structure), data, Settings().updated(settings), start)
+    return _solved(BatchSolver(structure), data, _settings(settings), start)
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """Return the settings of a solve; ``validate`` is a layer's."""
+    if "validate" in given:
+        raise TypeError(
+            "'validate' is an argument of layers: it skips the check of declared attributes of cvxpy's "
+            "parameters, of which a cone program has none"
+        )
+    return Settings().updated(given)
 
 
 def _check_convex(structure: Structure, data: ConeData) -> None:

@@ -1,10 +1,16 @@
-"""Ctrl-C while SCS runs: SCS replaces the handler of SIGINT, and overlapping runs restore each other's."""
+"""Ctrl-C while SCS or Clarabel runs.
+
+SCS replaces the handler of SIGINT, and overlapping runs restore each other's. Clarabel calls back in every
+iteration, but prints an exception of the callback instead of passing it on.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -20,6 +26,31 @@ def restore_interrupt_handler() -> None:
     elif _c_handler and callable(handler):
         # Only the main thread may call `signal.signal`; any thread may call the C function behind it.
         _set_c_handler(signal.SIGINT, _c_handler)
+
+
+@contextmanager
+def interrupts_noted() -> Iterator[Callable[..., bool]]:
+    """Note ctrl-C in the block instead of raising KeyboardInterrupt; it is handled when the block ends.
+
+    In other threads than the main one, which receives no signals, nothing changes.
+
+    Yields
+    ------
+    callable
+        Returns whether ctrl-C was pressed in the block; takes any arguments.
+    """
+    noted: list[Any] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield lambda *_: False
+        return
+    signal.signal(signal.SIGINT, lambda *received: noted.append(received))
+    try:
+        yield lambda *_: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if noted:
+        handler(*noted[0])
 
 
 def _c_level_handler() -> tuple[int | None, Any]:

@@ -166,22 +166,34 @@ class Equilibrator:
     def equilibration(self, data: ConeData) -> Equilibration:
         """Return the equilibration of a stack; E and R have one row where the programs share A and P.
 
-        Programs whose rows and columns are of about one size already have E = I, and R a multiple of I.
+        Programs whose rows and columns, and those of the objective, are of about one size already have
+        E = I, and R a multiple of I.
         """
         A, P, c = np.abs(data.A), np.abs(data.P), np.abs(data.c)
-        count = max(len(A), len(P))
+        of_objective = self._objective_sizes(P, c)
+        count = max(len(A), len(P), len(of_objective))
         of_row, _ = self._sizes(A, P)
         columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
         rows *= power_of_two(largest_entry(A))
-        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(self._P_columns(P))
+        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(of_objective)
         even = np.broadcast_to(even, count)
         if not even.all():
             uneven = np.flatnonzero(~even)
-            given = [part if len(part) == 1 else part[uneven] for part in (A, P, c)]
+            linear = of_objective * (self._P_columns(P) == 0)
+            given = [part if len(part) == 1 else part[uneven] for part in (A, P, linear)]
             columns[uneven], rows[uneven] = self._ruiz(given[0], given[1], given[2], uneven.size)
             P, c = P * _P_factors(self.structure, columns), c * columns
         of_objective = _mean_size(np.maximum(self._P_columns(P), c))
         return Equilibration(self.structure, columns, rows, power_of_two(of_objective))
+
+    def _objective_sizes(self, P: Array, c: Array) -> Array:
+        """Return the largest entries of P's columns, and of c where P has none, so that both have one size.
+
+        Zero for linear programs, in which c has a size of its own; one row where the programs share it.
+        """
+        of_P = self._P_columns(P)
+        sizes = np.where((of_P == 0) & of_P.any(axis=1, keepdims=True), c, of_P)
+        return sizes[:1] if (sizes == sizes[:1]).all() else sizes
 
     def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
         """Return the largest entries of the rows, one for each cone, and of the columns."""
@@ -191,14 +203,14 @@ class Equilibrator:
         return of_row, np.maximum(self._A_columns(A), self._P_columns(P))
 
     def _ruiz(self, A: Array, P: Array, c: Array, count: int) -> tuple[Array, Array]:
-        """Return E and R, powers of two, for matrices with these absolute values."""
+        """Return E and R, powers of two, for matrices, and c where P is zero, with these absolute values."""
         structure = self.structure
         columns, rows = np.ones((count, structure.n)), np.ones((count, structure.m))
         A, P, c = (np.array(np.broadcast_to(part, (count, part.shape[1]))) for part in (A, P, c))
         for _ in range(RUIZ_ROUNDS):
             # The objective is divided by its size in each round, as it will be at the end.
-            size = np.maximum(largest_entry(P), largest_entry(c))
-            P, c = P / np.where(size > 0, size, 1), c / np.where(size > 0, size, 1)
+            size = _mean_size(np.maximum(self._P_columns(P), c))
+            P, c = P / size, c / size
             r, e = (
                 1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in self._sizes(A, P)
             )

@@ -16,9 +16,12 @@ from conediff.program import Array, ConeData, Point, Structure
 from conediff.scaling import ConeScaling, ConeScalings, Equilibrator, Magnitude
 from conediff.solver import constants
 from conediff.solver.result import SolveResult
-from conediff.solver.schedule import STAGES, SolveSchedule, Stage
+from conediff.solver.schedule import SolveSchedule
 from conediff.solver.scs import Piles
 from conediff.solver.settings import Settings
+from conediff.solver.stages import STAGES, Stage
+
+NO_MAGNITUDE = Magnitude(np.ones((1, 1)), np.ones((1, 1)))
 
 
 class BatchSolver:
@@ -197,7 +200,7 @@ class BatchSolver:
     ) -> SolveResult:
         """Solve in a cone scaling, and at an ordinary magnitude."""
         data = scaling.scale_data(data)
-        magnitude = Magnitude.of(data)
+        magnitude = NO_MAGNITUDE if scaling.is_identity else Magnitude.of(data)
         if start is not None:
             x, y, s = start
             start = Point(

@@ -2,7 +2,7 @@
 
 It takes few iterations whatever the conditioning, each of them a factorisation. The schedule calls it for
 programs that SCS and Newton's method do not solve from piles, or for all if the user asks for it. It releases
-the interpreter lock; ctrl-C takes effect when it has ended.
+the interpreter lock; ctrl-C takes effect at its next iteration.
 
 Source: Goulart and Chen (2024), Clarabel: An interior-point solver for conic programs with quadratic
 objectives.
@@ -18,6 +18,7 @@ import clarabel
 import numpy as np
 import scipy.sparse as sp
 
+from conediff.parallel.interrupts import interrupts_noted
 from conediff.program import Array, ConeData, Structure
 from conediff.solver.clarabel_cones import ClarabelCones, in_clarabel
 from conediff.solver.constants import DISTANT_BOUND
@@ -84,7 +85,9 @@ def solve_by_clarabel(structure: Structure, data: ConeData, settings: Mapping[st
             sp.csc_matrix(P), data.c[0].copy(), sp.csc_matrix(rows), b, _cones(cones), chosen
         )
         set_up = time.perf_counter()
-        found = solver.solve()
+        with interrupts_noted() as interrupted:
+            solver.set_termination_callback(interrupted)
+            found = solver.solve()
     except BaseException as error:
         if type(error).__name__ == _PANIC:
             raise ClarabelFailure(str(error)) from error
@@ -107,7 +110,6 @@ def solve_by_clarabel(structure: Structure, data: ConeData, settings: Mapping[st
         iterations=int(found.iterations),
         setup_time=set_up - began,
         solve_time=time.perf_counter() - set_up,
-        residuals=(found.r_prim, found.r_dual, abs(found.obj_val - found.obj_val_dual)),
     )
 
 

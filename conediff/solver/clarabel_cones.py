@@ -100,16 +100,14 @@ def in_clarabel(cone: ProductCone) -> ClarabelCones:
     return ClarabelCones(cones, T, L, np.flatnonzero(np.diff(L.indptr) == 0), half_lines)
 
 
-def clarabel_work(structure: Structure, data: ConeData) -> float:
+def clarabel_work(structure: Structure, data: ConeData, ignored: float = CLARABEL_WORK) -> float:
     """Estimate the operations of one factorisation that PSD cones cost Clarabel.
 
     A cone of r rows is a dense block of r columns in its system. If the data leave out most entries, Clarabel
     decomposes the cone (chordal decomposition); r is then the number of entries that are there, times
-    CLARABEL_FILL. Returns 0 where even the dense blocks are small.
+    CLARABEL_FILL. Returns 0 where even the dense blocks take no more than ``ignored``.
     """
-    orders = structure.cone.to_scs()
-    real = [*orders.get("s", ()), *(2 * order for order in orders.get("cs", ()))]
-    if sum((order * (order + 1) // 2) ** 3 for order in real) / 3 <= CLARABEL_WORK:
+    if sum((order * (order + 1) // 2) ** 3 for order in psd_orders(structure.cone)) / 3 <= ignored:
         return 0.0
     cones = in_clarabel(structure.cone)
     sizes = [_rows(cone) if cone[0] == "PSDTriangleConeT" else 0 for cone in cones.cones]
@@ -120,6 +118,12 @@ def clarabel_work(structure: Structure, data: ConeData) -> float:
     starts = np.concatenate([[0], stops[:-1]])
     present = CLARABEL_FILL * (entries[stops] - entries[starts])
     return float((np.minimum(sizes, present).astype(float) ** 3).sum() / 3)
+
+
+def psd_orders(cone: ProductCone) -> list[int]:
+    """Return the orders of the PSD cones, complex ones as real ones of twice the order."""
+    orders = cone.to_scs()
+    return [*orders.get("s", ()), *(2 * order for order in orders.get("cs", ()))]
 
 
 def _rows(cone: ClarabelCone) -> int:

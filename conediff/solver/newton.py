@@ -19,7 +19,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +29,17 @@ from conediff.kkt.residual import Evaluation, Residual
 from conediff.kkt.system import KKTSystem
 from conediff.program import Array, ConeData, Point
 from conediff.solver.constants import (
-    DAMPED_DECREASE,
-    DAMPED_LENGTHS,
-    DAMPED_MAX_REGULARISATION,
     DAMPED_MAX_STEPS,
-    DAMPED_REGULARISATION_FACTOR,
-    DIRECTION_REFINEMENTS,
-    DIRECTION_RESIDUAL,
     FULL_MAX_STEPS,
-    FULL_POOR_STEPS,
-    FULL_REDUCTION,
+    INEXACT_MAX_STEPS,
+    INEXACT_RESIDUAL,
+    INTERIOR_REGULARISATION,
+    INTERIOR_TOLERANCE,
+    LOST,
 )
+from conediff.solver.newton_steps import DampedSteps, FullSteps, StepRule
 
-# `full_newton` or `damped_newton`: of a system, data, a point to begin from, a tolerance and a deadline.
+# `full_newton` and its kind: of a system, data, a point to begin from, a tolerance and a deadline.
 NewtonMethod = Callable[[KKTSystem, ConeData, Point, float, float], "NewtonResult"]
 
 
@@ -86,48 +83,6 @@ class NewtonResult:
             self.factor = factor
         elif self.factor is not None:
             self.factor = self.factor.with_rows_from(index, factor)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did to the active programs.
-
-    Attributes
-    ----------
-    there : Evaluation
-        The residual where the step ended.
-    kept : bool array
-        Programs for which the new point is stored.
-    counted : bool array
-        Programs that took a step.
-    state : array
-        The rule's state for the next step.
-    """
-
-    there: Evaluation
-    kept: NDArray[np.bool_]
-    counted: NDArray[np.bool_]
-    state: Array
-
-
-class StepRule(Protocol):
-    """How far to go along Newton's direction; its state is one number for every program."""
-
-    @property
-    def max_steps(self) -> int:
-        """Steps at most."""
-
-    def begin(self, count: int) -> Array:
-        """Return the state before the first step, shape (count,)."""
-
-    def may_continue(self, state: Array) -> NDArray[np.bool_]:
-        """Return for which programs another step is allowed."""
-
-    def regularisation(self, state: Array) -> Array | float:
-        """Return the regularisation of K for the next step."""
-
-    def step(self, R: Residual, here: Evaluation, factor: KKTFactor, best: Array, state: Array) -> Step:
-        """Take one step; ``best`` is the least residual so far."""
 
 
 def newton(
@@ -206,78 +161,50 @@ def damped_newton(
     return newton(system, data, start, tol, DampedSteps(max_steps), deadline)
 
 
-@dataclass(frozen=True)
-class FullSteps:
-    """Steps of length one; the state is how many more steps may bring little."""
-
-    max_steps: int
-
-    def begin(self, count: int) -> Array:
-        return np.full(count, float(FULL_POOR_STEPS))
-
-    def may_continue(self, state: Array) -> NDArray[np.bool_]:
-        return np.asarray(state > 0)
-
-    def regularisation(self, state: Array) -> float:
-        return REGULARISATION
-
-    def step(self, R: Residual, here: Evaluation, factor: KKTFactor, best: Array, state: Array) -> Step:
-        dx, dv = _direction(R, here, factor)
-        there = R(here.x + dx, here.v + dv, here.y)
-        state = np.where(there.relative < FULL_REDUCTION * best, state, state - 1)
-        return Step(there, there.relative < best, np.ones(len(best), dtype=bool), state)
+def no_newton(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, deadline: float = math.inf
+) -> NewtonResult:
+    """Take no step: return the start with its residual."""
+    return newton(system, data, start, tol, FullSteps(0), deadline)
 
 
-@dataclass(frozen=True)
-class DampedSteps:
-    """Steps as long as the residual decreases; the state is the regularisation of K."""
-
-    max_steps: int
-
-    def begin(self, count: int) -> Array:
-        return np.full(count, REGULARISATION)
-
-    def may_continue(self, state: Array) -> NDArray[np.bool_]:
-        return np.asarray(state <= DAMPED_MAX_REGULARISATION)
-
-    def regularisation(self, state: Array) -> Array:
-        return state
-
-    def step(self, R: Residual, here: Evaluation, factor: KKTFactor, best: Array, state: Array) -> Step:
-        there, moved = self._decrease(R, here, _direction(R, here, factor, state))
-        factors = np.where(moved, 1 / DAMPED_REGULARISATION_FACTOR, DAMPED_REGULARISATION_FACTOR)
-        return Step(there, moved, moved, np.maximum(state * factors, REGULARISATION))
-
-    def _decrease(
-        self, R: Residual, here: Evaluation, direction: tuple[Array, Array]
-    ) -> tuple[Evaluation, NDArray[np.bool_]]:
-        """Go along the direction as far as the residual decreases; return the end and who moved."""
-        dx, dv = direction
-        merit = here.merit(here.scale1, here.scale2)
-        length = np.ones(len(merit))
-        for shorter in (*DAMPED_LENGTHS[1:], 0.0):
-            there = R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y)
-            decreased = there.merit(here.scale1, here.scale2) < (1 - DAMPED_DECREASE * length) * merit
-            refused = ~decreased & (length > 0)
-            if not refused.any():
-                return there, length > 0
-            length[refused] = shorter
-        if not length.any():
-            return here, length > 0
-        return R(here.x + length[:, None] * dx, here.v + length[:, None] * dv, here.y), length > 0
+def confirming_newton(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, deadline: float = math.inf
+) -> NewtonResult:
+    """Take full steps from what is a solution already, as long as none loses it; see `newton`."""
+    return newton(system, data, start, tol, FullSteps(FULL_MAX_STEPS, lost=LOST), deadline)
 
 
-def _direction(
-    R: Residual, here: Evaluation, factor: KKTFactor, regularisation: Array | float = REGULARISATION
-) -> tuple[Array, Array]:
-    """Return Newton's direction (dx, dv): of K at the least regularisation, of the regularised K above."""
-    derivative = factor.operator.derivative
-    rhs = np.hstack([-here.r1, -derivative.apply_root(here.r2)])
-    z = factor.solve(rhs, tol=DIRECTION_RESIDUAL, steps=DIRECTION_REFINEMENTS)[0]
-    cautious = np.broadcast_to(regularisation > REGULARISATION, len(z))
-    if cautious.any():
-        z[cautious] = factor.solve_regularised(rhs)[cautious]
-    # Where K has no finite solution there is no direction, and the step is refused.
-    z[~np.isfinite(z).all(axis=1)] = 0
-    dx = z[:, : R.structure.n]
-    return dx, derivative.apply_root(z[:, R.structure.n :]) + R.A(dx) + here.r2
+def interior_newton(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, deadline: float = math.inf
+) -> NewtonResult:
+    """Take full steps of a strongly regularised K, then damped ones where those fall short; see `newton`.
+
+    An interior point lies in the middle of the faces of solutions, where K is singular, and some of its
+    active constraints are wrong. K's direction then hardly exists; with the regularisation the step is one
+    of the proximal point method (Rockafellar 1976), which changes the active constraints first.
+    """
+    rule = FullSteps(FULL_MAX_STEPS, strength=INTERIOR_REGULARISATION)
+    found = newton(system, data, start, INTERIOR_TOLERANCE * tol, rule, deadline)
+    left = np.flatnonzero(~(found.residual <= tol))
+    if left.size:
+        best = Point(found.x, found.y, found.s).take(left)
+        again = damped_newton(system, data.repeated(len(found.x)).take(left), best, tol, deadline)
+        found.x[left], found.y[left], found.s[left] = again.x, again.y, again.s
+        found.residual[left] = again.residual
+        found.steps[left] += again.steps
+        found.factor = again.factor if left.size == len(found.x) else None
+    return found
+
+
+def inexact_newton(
+    system: KKTSystem, data: ConeData, start: Point, tol: float, deadline: float = math.inf
+) -> NewtonResult:
+    """Take full steps with directions of a few digits, until one brings little; see `newton`.
+
+    For programs whose K is solved with by GMRES, from points near a solution (Dembo, Eisenstat, Steihaug
+    1982).
+    """
+    return newton(
+        system, data, start, tol, FullSteps(INEXACT_MAX_STEPS, 1, accuracy=INEXACT_RESIDUAL), deadline
+    )

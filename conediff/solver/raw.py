@@ -23,8 +23,6 @@ class RawSolution:
     iterations : int
     setup_time, solve_time : float
         Seconds.
-    residuals : tuple of float
-        The solver's own primal residual, dual residual and gap.
     """
 
     x: Array
@@ -34,7 +32,6 @@ class RawSolution:
     iterations: int
     setup_time: float
     solve_time: float
-    residuals: tuple[float, float, float]
 
     @property
     def finite(self) -> bool:

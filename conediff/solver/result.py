@@ -36,8 +36,6 @@ class SolveResult:
         Whether the time limit ended the solve.
     setup_time, solve_time, refine_time : float
         Seconds of set-up and iterations of SCS and Clarabel, and of Newton's method, for the whole stack.
-    started_warm : bool
-        Whether there was a point to begin from.
     factors : list of KKTFactor or None
         For each part of the stack the factor of K near the solutions, where there is one.
     failed_cotangent : float
@@ -56,7 +54,6 @@ class SolveResult:
     setup_time: float = 0.0
     solve_time: float = 0.0
     refine_time: float = 0.0
-    started_warm: bool = False
     factors: list[KKTFactor | None] = field(default_factory=list, repr=False)
     failed_cotangent: float = np.nan
 
@@ -83,9 +80,7 @@ class SolveResult:
             return parts[0]
 
         def join(values: list[Any]) -> Any:
-            if isinstance(values[0], np.ndarray):
-                return np.concatenate(values)
-            return any(values) if isinstance(values[0], bool) else sum(values)
+            return np.concatenate(values) if isinstance(values[0], np.ndarray) else sum(values)
 
         names = [f.name for f in fields(cls) if f.name not in ("factors", "failed_cotangent")]
         joined = cls(**{name: join([getattr(part, name) for part in parts]) for name in names})

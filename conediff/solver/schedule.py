@@ -1,4 +1,4 @@
-"""The solve schedule: a table of stages that every program passes through until it is solved.
+"""The solve schedule: every program passes through the stages of a table until it is solved.
 
 In a stage SCS runs, from the best point so far, and Newton's method refines what SCS found. Early stages
 solve many programs in one call of SCS (a pile), because SCS's first digits are cheap; later ones solve each
@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,116 +22,13 @@ from conediff.parallel import mapper
 from conediff.program import ConeData, Point
 from conediff.solver.certificates import Certificates
 from conediff.solver.clarabel import ClarabelFailure, solve_by_clarabel
-from conediff.solver.clarabel_cones import clarabel_work
-from conediff.solver.constants import CLARABEL_WORK, INACCURATE, SCALED_TOLERANCE
-from conediff.solver.newton import NewtonMethod, damped_newton, full_newton
+from conediff.solver.constants import INACCURATE, SCALED_TOLERANCE
+from conediff.solver.newton import NewtonMethod, confirming_newton, full_newton
 from conediff.solver.raw import RawSolution
 from conediff.solver.result import SolveResult
 from conediff.solver.scs import Piles, SCSRefusal, scale_for
 from conediff.solver.settings import Settings
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the schedule.
-
-    Attributes
-    ----------
-    in_piles : bool
-        Whether many programs go together; each goes alone otherwise.
-    newton : callable, optional
-        `full_newton` or `damped_newton`; None if the solver's point is accepted as it is.
-    own : mapping
-        The solver's settings.
-    user_first : bool
-        Whether settings of the user take precedence over these.
-    is_cold : bool
-        Whether SCS begins anew, not from the best point so far.
-    solver : {"scs", "clarabel"}
-        Clarabel takes each program alone, and begins anew.
-    """
-
-    in_piles: bool
-    newton: NewtonMethod | None
-    own: Mapping[str, Any] = field(default_factory=dict)
-    user_first: bool = True
-    is_cold: bool = False
-    solver: str = "scs"
-
-    def settings(self, of_user: Settings) -> dict[str, Any]:
-        """Return the solver's settings for this stage."""
-        if self.solver == "clarabel":
-            # The user's `verbose` is for both solvers.
-            given = {name: value for name, value in of_user.scs.items() if name == "verbose"}
-            given.update(of_user.clarabel)
-        else:
-            given = dict(of_user.scs)
-        return {**self.own, **given} if self.user_first else {**given, **self.own}
-
-
-def _tolerance(eps: float) -> dict[str, float]:
-    return {"eps_abs": eps, "eps_rel": eps}
-
-
-def _clarabel_tolerance(eps: float) -> dict[str, float]:
-    return {"tol_gap_abs": eps, "tol_gap_rel": eps, "tol_feas": eps}
-
-
-# Clarabel's tolerance of certificates, tighter than CERTIFICATE, which all certificates have to meet.
-_CLARABEL_CERTIFY = {"tol_infeas_rel": 1e-10}
-
-
-_CERTIFY = {"eps_infeas": 1e-9}
-# 25 iterations find the active constraints of most programs.
-_FIRST = {**_tolerance(1e-2), "max_iters": 25, "acceleration_lookback": 0}
-# Clarabel stops where it makes no more progress, and returns its best point. On 36 problems of Maros and
-# Meszaros, netlib and SDPLIB, Newton's method solves 26, 30, 32 and 33 from its points at 1e-8, 1e-10, 1e-12
-# and 1e-14, with half as many steps at 1e-14 as at 1e-8, for a third more iterations of Clarabel.
-_CLARABEL = Stage(
-    False,
-    damped_newton,
-    {**_clarabel_tolerance(1e-14), **_CLARABEL_CERTIFY},
-    user_first=False,
-    solver="clarabel",
-)
-STAGES = (
-    Stage(True, full_newton, _FIRST),
-    Stage(True, full_newton, {**_tolerance(1e-3), "max_iters": 200}),
-    Stage(True, full_newton, {**_tolerance(1e-5), "max_iters": 1000, "scale": 1.0}),
-    # As the first stage, alone: a pile's iterations may have led this program astray.
-    Stage(False, full_newton, _FIRST, is_cold=True),
-    _CLARABEL,
-    Stage(False, damped_newton, {**_tolerance(1e-6), **_CERTIFY}),
-    Stage(False, damped_newton, {**_tolerance(1e-9), **_CERTIFY, "max_iters": 10_000}, user_first=False),
-    # Anderson acceleration now and then prevents convergence.
-    Stage(
-        False, damped_newton, {**_tolerance(1e-9), **_CERTIFY, "acceleration_lookback": 0}, user_first=False
-    ),
-    Stage(
-        False,
-        damped_newton,
-        {**_tolerance(1e-9), **_CERTIFY, "max_iters": 10_000, "scale": 1.0},
-        user_first=False,
-    ),
-)
-
-
-def stages_for(settings: Settings, stages: Sequence[Stage], clarabel_last: bool = False) -> Sequence[Stage]:
-    """Return these stages as the user's settings change them.
-
-    Without refinement there is one. If Clarabel is to come first, it takes the place of the piles, with the
-    settings of the user; the stage with its own follows only where they differ. Otherwise it comes last if
-    so told.
-    """
-    if not settings.refine:
-        tolerance = _clarabel_tolerance if settings.solver == "clarabel" else _tolerance
-        return [Stage(False, None, tolerance(settings.tol), solver=settings.solver)]
-    if settings.solver == "scs" or not stages:
-        return sorted(stages, key=lambda stage: stage is _CLARABEL) if clarabel_last else stages
-    first = replace(_CLARABEL, user_first=True)
-    alone = [stage for stage in stages if not (stage.in_piles or stage.is_cold)]
-    rest = [stage for stage in alone if stage is not _CLARABEL or settings.clarabel]
-    return [first, *rest]
+from conediff.solver.stages import STAGES, Stage, stages_for, stages_of
 
 
 class SolveSchedule:
@@ -162,7 +57,7 @@ class SolveSchedule:
         is_scaled: bool = False,
     ) -> None:
         self.system, self.piles, self.data, self.start = system, piles, data, start
-        self.settings = settings.begun()
+        self.settings, self.is_scaled = settings.begun(), is_scaled
         self.tol = min(settings.tol, SCALED_TOLERANCE) if is_scaled else settings.tol
         self.result = SolveResult.empty(data.count, system.pattern.structure)
         self.active = np.arange(data.count)
@@ -172,7 +67,9 @@ class SolveSchedule:
         """Pass the programs through the stages; with none of these, only refine from the start."""
         if self.settings.refine and self.start is not None:
             self._refine_from_start(self.start)
-        clarabel_last = clarabel_work(self.system.pattern.structure, self.data) > CLARABEL_WORK
+        clarabel_last = False
+        if stages is STAGES:
+            stages, clarabel_last = stages_of(self.system.pattern, self.data)
         for stage in stages_for(self.settings, stages, clarabel_last):
             skipped = stage.is_cold and self.data.count == 1  # it was alone in its first stage
             if self.active.size and self._seconds_left > 0 and not skipped:
@@ -227,6 +124,8 @@ class SolveSchedule:
         settings = stage.settings(self.settings)
         if seconds < math.inf:
             settings["time_limit_secs"] = seconds
+        if stage.share is not None:
+            settings["max_iters"] = max(1, int(stage.share * self.result.iterations[index].max()))
         if (stage.in_piles or stage.is_cold) and "scale" not in settings:
             settings["scale"] = scale_for(data, None if stage.is_cold else best)
         try:
@@ -254,8 +153,8 @@ class SolveSchedule:
     def _refine_from_start(self, start: Point) -> None:
         """Refine from the warm start; where that converges SCS is not called."""
         finite = np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in start])
-        self.result.started_warm = True
-        self._refine(np.flatnonzero(finite), start.take(finite), full_newton, "start")
+        newton = confirming_newton if self.is_scaled else full_newton
+        self._refine(np.flatnonzero(finite), start.take(finite), newton, "start")
 
     def _refine(self, index: NDArray[np.intp], start: Point, newton: NewtonMethod, solver: str) -> None:
         """Refine these programs, keep points that are better than before, and deactivate what is solved."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from conediff.solver.constants import (
     SCALE_RANGE,
     SCALE_STEP,
 )
+from conediff.solver.quiet import nothing_printed
 from conediff.solver.raw import RawSolution
 
 # All statuses of SCS (its header glbopts.h). An inaccurate certificate (-6, -7) is not a certificate: the
@@ -104,7 +106,8 @@ class Pile:
         ):
             arguments.setdefault("linear_solver", "qdldl")
         try:
-            raw = self._run(data, arguments, self._warm_start(start))
+            with nullcontext() if arguments["verbose"] else nothing_printed():
+                raw = self._run(data, arguments, self._warm_start(start))
         finally:
             restore_interrupt_handler()
         info = raw["info"]
@@ -118,7 +121,6 @@ class Pile:
             iterations=int(info["iter"]),
             setup_time=info["setup_time"] / 1e3,
             solve_time=info["solve_time"] / 1e3,
-            residuals=(info["res_pri"], info["res_dual"], info["gap"]),
         )
 
     def _run(self, data: ConeData, arguments: dict[str, Any], start: dict[str, Array]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 
 import conediff as cd
 from conediff.cones import ProductCone
-from conediff.solver import schedule
+from conediff.solver import schedule, stages
 from conediff.solver.certificates import Certificates
 from conediff.solver.clarabel import solve_by_clarabel
 from conediff.solver.clarabel_cones import clarabel_work, in_clarabel
@@ -23,7 +23,7 @@ from conediff.solver.constants import CLARABEL_WORK
 from conediff.solver.settings import Settings
 from tests.programs import CONES, distance, draw, random_cones
 
-CLARABEL_ALONE = [schedule._CLARABEL]
+CLARABEL_ALONE = [stages.CLARABEL]
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ def rng():
 @pytest.fixture
 def without_scs(monkeypatch):
     """Let the schedule be Clarabel and Newton's method alone."""
-    monkeypatch.setattr(
-        schedule, "stages_for", lambda settings, stages, last: CLARABEL_ALONE if stages else []
-    )
+    monkeypatch.setattr(schedule, "stages_for", lambda settings, given, last: CLARABEL_ALONE if given else [])
 
 
 def infeasible(known):
@@ -222,7 +220,7 @@ class TestTransformations:
 
         assert work(40, True) == 0
         assert work(100, False) < CLARABEL_WORK < work(100, True)
-        first, last = (schedule.stages_for(Settings(), schedule.STAGES, late) for late in (False, True))
+        first, last = (stages.stages_for(Settings(), stages.STAGES, late) for late in (False, True))
         assert [stage.solver for stage in first].index("clarabel") == 4
         assert list(last) == [s for s in first if s.solver == "scs"] + CLARABEL_ALONE
 
