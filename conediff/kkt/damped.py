@@ -100,7 +100,7 @@ class DampedFactor:
     def square(self, z: Array, adjoint: bool) -> float:
         """Return z'(B B' + δ²I) z with B = M if adjoint, else M'; a sum of squares, without cancellation."""
         image = (self._Mt if adjoint else self._M) @ z
-        return float(image @ image + self.damping**2 * (z @ z))
+        return float(image @ image + (self.damping * z) @ (self.damping * z))
 
 
 @dataclass(frozen=True)

@@ -108,9 +108,9 @@ def laid_out(draw, array):
 
 @st.composite
 def matrices(draw, shape, wild=True):
-    """Matrices: dense ones in any layout, and sparse ones of every format."""
+    """Matrices: dense ones in any layout, and sparse ones of every format; vectors are dense."""
     array = draw(numbers(shape, wild))
-    if draw(st.booleans()) or 0 in shape:
+    if len(shape) != 2 or draw(st.booleans()) or 0 in shape:
         return draw(laid_out(array))
     make = draw(st.sampled_from([sp.coo_matrix, sp.coo_array]))
     stored = draw(st.booleans())

@@ -125,7 +125,7 @@ def _least(order, v, width):
 def _outside_box(t, s, lower, upper, dual):
     low, high = lower > -1e15, upper < 1e15
     if not dual:
-        gaps = [*(t * lower - s)[low], *(s - t * upper)[high]]
+        gaps = [*(t * lower[low] - s[low]), *(s[high] - t * upper[high])]
         return max([-t, *gaps])
     # y's of the dual: t - max over the box of -s'x, which is infinite where an unbounded side is asked for.
     up, down = np.maximum(s, 0), np.maximum(-s, 0)
