@@ -59,7 +59,8 @@ class CvxpyLayer(keras.layers.Layer):
     graphs, but not under XLA. It solves on the CPU.
 
     Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
-    may be any number of them, also none, and they broadcast against each other.
+    may be any number of them, also none. Parameters that have some must have the same number of them, which
+    broadcast.
 
     Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
     dimensions of the batch in front.

@@ -136,7 +136,8 @@ class CvxpyLayer:
         Parameters
         ----------
         *values : arrays, shape (..., *parameter.shape)
-            One for each parameter, in order; leading dimensions are the batch, and broadcast.
+            One for each parameter, in order; leading dimensions are the batch. Parameters that have some must
+            have the same number of them, which broadcast.
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float

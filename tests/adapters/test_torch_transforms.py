@@ -80,7 +80,7 @@ def test_gradcheck(case):
 def test_gradcheck_of_broadcast_parameters(layer, values):
     A, b, lam = (v.clone().requires_grad_() for v in values)
     assert torch.autograd.gradcheck(
-        lambda A, b, lam: layer(A[0], b[:2, None], lam)[0],
+        lambda A, b, lam: layer(A[0], b[:2, None], lam[None])[0],
         (A, b, lam),
         eps=1e-5,
         atol=1e-5,
@@ -140,7 +140,10 @@ def test_vmap_of_a_batch(layer, values):
     rows = vmap(jacrev(lambda b: layer(A, b, lam)[0].sum(0)))(b)[2]
     close(rows, jacrev(lambda b: layer(A, b, lam)[0].sum(0))(b[2]))
     # A mapped parameter with fewer batch dimensions than another has.
-    close(vmap(lambda lam: layer(A, b[:, None], lam)[0])(lam)[2, 1, 0], layer(A[0], b[1], lam[2])[0])
+    close(vmap(lambda lam: layer(A[None], b[:, None], lam)[0])(lam)[2, 1, 0], layer(A[0], b[1], lam[2])[0])
+    # As without vmap: a feature axis of a scalar parameter is no batch.
+    with pytest.raises(ValueError, match="Squeeze axis 1 of"):
+        vmap(lambda lam: layer(A, b, lam[:, None]))(lam.expand(2, 3))
 
 
 def test_vmap_randomness_of_no_concern_and_failures_raise(layer, values):

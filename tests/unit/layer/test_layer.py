@@ -51,7 +51,7 @@ def test_any_number_of_leading_dimensions(batch):
 def test_parameters_broadcast_and_gradients_sum():
     layer, (A, _, lam) = ridge(), values()
     b = rng.standard_normal((2, 1, 3))
-    lams = np.array([lam, 2 * lam, 3 * lam])
+    lams = np.array([[lam, 2 * lam, 3 * lam]])
     solution = layer.solve(A, b, lams)
     assert solution.batch == (2, 3)
     full = layer.solve(*(np.broadcast_to(p, (2, 3, *s)) for p, s in ((A, (3, 2)), (b, (3,)), (lams, ()))))
@@ -60,7 +60,7 @@ def test_parameters_broadcast_and_gradients_sum():
     fA, fb, flam = full.vjp(*ones)
     np.testing.assert_allclose(gA, fA.sum(axis=(0, 1)), rtol=1e-9)
     np.testing.assert_allclose(gb, fb.sum(axis=1, keepdims=True), rtol=1e-9)
-    np.testing.assert_allclose(glam, flam.sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(glam, flam.sum(axis=0, keepdims=True), rtol=1e-9)
 
 
 def test_adjoint_identity_and_finite_differences():
