@@ -20,5 +20,23 @@ LARGEST_TOLERANCE = 1e-10
 
 # conediff's status -> SCS's ``status_val``.
 STATUS_VALUES = {"solved": 1, "inaccurate": 2, "unbounded": -1, "infeasible": -2, "failed": -4}
+# conediff's status -> SCS's, and what diffcp calls it for ECOS and Clarabel.
+SCS_STATUSES = {
+    "solved": "solved",
+    "inaccurate": "solved (inaccurate - reached max_iters)",
+    "unbounded": "unbounded",
+    "infeasible": "infeasible",
+    "failed": "failure",
+}
+INTERIOR_POINT_STATUSES = {
+    "solved": "Solved",
+    "inaccurate": "Solved/Inaccurate",
+    "unbounded": "Unbounded",
+    "infeasible": "Infeasible",
+    "failed": "Failure",
+}
 # Statuses of programs that have a solution and a derivative.
 WITH_SOLUTION = ("solved", "inaccurate")
+
+# The version of diffcp whose interface compat has; cvxpy asks for 1.0.15 or newer.
+DIFFCP_VERSION = "1.1.9"
