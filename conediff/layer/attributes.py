@@ -22,9 +22,9 @@ def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
 def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
     """Raise ParameterError if a value violates a declared attribute or bound of its parameter.
 
-    Tolerances are relative to the largest entry, and at least 100 roundings of the value's precision. Where the
-    maps do not read what violates an attribute (the antisymmetric part of a symmetric matrix, entries outside
-    of a pattern, the real part of an imaginary number), only gross violations are refused.
+    Tolerances are relative to the largest entry, and at least 100 roundings of the value's precision. Where
+    the maps do not read what violates an attribute (the antisymmetric part of a symmetric matrix, entries
+    outside of a pattern, the real part of an imaginary number), only gross violations are refused.
     """
     if array.size == 0 or not (
         spec.attributes or spec.log or spec.lower is not None or spec.upper is not None
