@@ -12,6 +12,8 @@ from typing import Any
 from conediff.layer.maps import ParameterSpec
 
 Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
+# How messages on missing values begin, word for word as cvxpylayers says it.
+EACH = "A tensor must be provided for each CVXPY parameter"
 
 
 def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each parameter") -> None:
@@ -25,7 +27,7 @@ def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each p
     if len(items) != len(names):
         expected = ", ".join(map(repr, names)) or "none"
         raise ValueError(
-            f"a value must be provided for {whose}: expected {len(names)} ({expected}), got {len(items)}"
+            f"{EACH}; received {len(items)} tensors, expected {len(names)}: one for {whose} ({expected})"
         )
 
 

@@ -467,8 +467,8 @@ def check_linear_program(adapter: Adapter) -> None:
 _A, _B, _LAM = np.ones((4, 3)), np.ones(4), np.ones(())
 # What is passed to the quadratic case, the error, and what its message says.
 BAD_CALLS: tuple[tuple[str, list[Any], type[Exception], str], ...] = (
-    ("too few", [_A, _B], ValueError, "expected 3"),
-    ("too many", [_A, _B, _LAM, _LAM], ValueError, "expected 3"),
+    ("too few", [_A, _B], ValueError, r"A tensor must be provided for each CVXPY parameter; received 2 t.*3"),
+    ("too many", [_A, _B, _LAM, _LAM], ValueError, "received 4 tensors, expected 3"),
     ("shape", [_A, np.ones(5), _LAM], ValueError, "Invalid parameter shape"),
     ("dimensionality", [np.ones(3), _B, _LAM], ValueError, "Invalid parameter dimensionality"),
     ("batch", [np.ones((2, 4, 3)), np.ones((3, 4)), _LAM], ValueError, "Inconsistent batch sizes"),
@@ -483,11 +483,26 @@ def bad_constructions() -> list[tuple[str, Callable[[Adapter], Any], type[Except
     x, p, other = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
     good = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
     bad = cp.Problem(cp.Minimize(cp.sum_squares(x - cp.multiply(p, p))))
+    concave = cp.Problem(cp.Minimize(cp.sum(cp.multiply(p, cp.abs(x)))))
     return [
         ("parameters", lambda a: a.layer(good, [other], [x]), ValueError, "exactly match problem.parameters"),
         ("variables", lambda a: a.layer(good, [p], [cp.Variable()]), ValueError, "a subset of problem.var"),
+        ("argument", lambda a: a.layer(good, [p], [x, other]), ValueError, "Argument `variables`"),
         ("list", lambda a: a.layer(good, p, [x]), ValueError, "must be provided as a list or tuple"),
-        ("dpp", lambda a: a.layer(bad, [p], [x]), cd.DPPError, "Problem must be DPP"),
+        ("dpp", lambda a: a.layer(bad, [p], [x]), cd.DPPError, r"Problem must be DPP\."),
+        ("dpp first", lambda a: a.layer(bad, [other], [other]), cd.DPPError, r"^Problem must be DPP\."),
+        (
+            "no dcp",
+            lambda a: a.layer(concave, [], [p]),
+            ValueError,
+            r"^Problem must be DPP\..* be DCP \(convex",
+        ),
+        (
+            "dgp",
+            lambda a: a.layer(bad, [p], [x], gp=True),
+            ValueError,
+            "^Problem must be DPP for geometric p",
+        ),
         ("name", lambda a: a.layer(good, [p], [x], solver_args={"epz": 1}), TypeError, "unknown solver arg"),
     ]
 

@@ -48,7 +48,7 @@ def check_convex(problem: cp.Problem, gp: bool) -> None:
             f" The sign of {', '.join(names)} is not known: declare the parameter nonneg=True or nonpos=True."
         )
     reason = _explain(where, violation, "log-log " if gp else "")
-    raise ProblemError(f"Problem must be {rules}, but {where} is not{reason}.{hint}")
+    raise ProblemError(f"{_must_be_dpp(gp)} For that it must be {rules}, but {where} is not{reason}.{hint}")
 
 
 def check_dpp(problem: Any, gp: bool) -> None:
@@ -63,13 +63,18 @@ def check_dpp(problem: Any, gp: bool) -> None:
             problem, is_disciplined=lambda e: bool(e.is_dpp(context)), quad_form=not gp
         )
         reason = _explain(where, violation)
-        raise DPPError(f"Problem must be DPP, but {where} is not{reason}. {suggest_rewrite(violation)}")
+        raise DPPError(f"{_must_be_dpp(gp)} But {where} is not{reason}. {suggest_rewrite(violation)}")
     nested = None if gp else _find_nested_quad_form(problem.objective.expr)
     if nested is not None:
         raise DPPError(
-            f"Problem must be DPP, but the objective {problem.objective} is not, because {nested} is "
+            f"{_must_be_dpp(gp)} But the objective {problem.objective} is not, because {nested} is "
             f"inside another nonlinear function. {suggest_rewrite(nested)}"
         )
+
+
+def _must_be_dpp(gp: bool) -> str:
+    """Return the sentence that messages begin with, word for word as cvxpylayers says it."""
+    return "Problem must be DPP for geometric programming." if gp else "Problem must be DPP."
 
 
 def _locate(problem: cp.Problem, is_disciplined: Callable[[Any], bool], quad_form: bool) -> tuple[str, Any]:
