@@ -15,8 +15,8 @@ from conediff.layer.canonical._spelling import spell
 # Relative difference between a perspective and its definition above which it is wrong (no unit). Clarabel
 # solves to about 1e-5 here; wrong perspectives differ in the first digits.
 _DIFFERENCE = 1e-3
-# Points that are tried, because a wrong one can be right in part of its domain. Each takes a few milliseconds,
-# when a layer is made.
+# Points that are tried, because a wrong one can be right in part of its domain. Each takes a few
+# milliseconds, when a layer is made.
 _POINTS = 12
 
 
