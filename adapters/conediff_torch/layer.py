@@ -77,9 +77,9 @@ class CvxpyLayer(torch.nn.Module):
         """Status, iterations and residual per element of the last call, and its times in seconds."""
         return self.numpy_layer.info
 
-    def forward(self, *parameters: Tensor, solver_args: Mapping[str, Any] | None = None) -> Any:
+    def forward(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None, **named: Tensor) -> Any:
         """Solve; see `functional.solve`."""
-        values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args)
+        values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args, **named)
         return values[0] if self._single_output else values
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from conediff.compat.cvxpylayers import FOREIGN, read_constructor_arguments, translate_arguments
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
+from conediff.layer.inputs import Inputs
 from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.layer.solution import LayerSolution
 from conediff.program import Point
@@ -92,7 +93,7 @@ class CvxpyLayer:
 
         gp, solver_args = read_constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = _updated(Settings(), solver_args)
-        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
+        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings, parameters)
 
     @classmethod
     def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
@@ -101,8 +102,9 @@ class CvxpyLayer:
         layer._setup(maps, _updated(Settings(), solver_args))
         return layer
 
-    def _setup(self, maps: ProblemMaps, settings: Settings) -> None:
+    def _setup(self, maps: ProblemMaps, settings: Settings, parameters: Sequence[Any] = ()) -> None:
         self.maps = maps
+        self.inputs = Inputs(maps.parameters, parameters)
         self.settings = settings
         self.info: dict[str, Any] = {}
         self._compiled = CompiledProblem(maps)
@@ -120,29 +122,33 @@ class CvxpyLayer:
         return self.maps.outputs
 
     def __call__(
-        self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None
+        self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: ArrayLike
     ) -> tuple[NDArray[Any], ...]:
         """Solve, and return the values of the variables; see `solve`."""
-        return self.solve(*values, solver_args=solver_args).values
+        return self.solve(*values, solver_args=solver_args, **named).values
 
     def solve(
         self,
-        *values: ArrayLike,
+        *values: Any,
         solver_args: Mapping[str, Any] | None = None,
         precision: float | Sequence[float] = 0.0,
+        **named: ArrayLike,
     ) -> LayerSolution:
         """Solve the problem for a batch of parameters.
 
         Parameters
         ----------
         *values : arrays, shape (..., *parameter.shape)
-            One for each parameter, in order; leading dimensions are the batch. Parameters that have some must
-            have the same number of them, which broadcast.
+            One for each parameter, in order; or one mapping to them from the parameters or their names.
+            Without values the parameters' own are taken (``parameter.value``). Leading dimensions are the
+            batch. Parameters that have some must have the same number of them, which broadcast.
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
             Relative rounding error of the values, or of each one, for adapters that convert from a coarser
             dtype. Declared attributes (PSD, ...) are then checked with a larger tolerance.
+        **named : arrays
+            The values by the parameters' names, in place of ``values``.
 
         Returns
         -------
@@ -169,7 +175,10 @@ class CvxpyLayer:
             If workers of the executor were lost, and this process solved their parts.
         """
         settings = _updated(self.settings, solver_args)
-        arguments = Arguments.read(self.parameters, values, settings.validate, precision)
+        given = self.inputs.ordered(values, named)
+        if self.parameters and not given:
+            given = self.inputs.own_values()
+        arguments = Arguments.read(self.parameters, given, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
         result = self._compiled.solver.solve(data, settings, self._start(settings, arguments))

@@ -56,9 +56,9 @@ class OptLayer(CvxpyLayer):
         problem = build_problem(variables, parameters, objective, inequalities, equalities)
         super().__init__(problem, parameters, variables, solver_args=solver_args)
 
-    def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:
+    def __call__(self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: ArrayLike) -> Any:
         """Solve; return one array if there is one variable."""
-        result = super().__call__(*values, solver_args=solver_args)
+        result = super().__call__(*values, solver_args=solver_args, **named)
         return result[0] if len(result) == 1 else result
 
 

@@ -18,7 +18,8 @@ The modules in the order in which a problem goes through them:
 7. ``_outputs``: from the cone solution to the user's variables and duals; ``_probe``: finds linear maps.
 """
 
+from conediff.layer.canonical._checks import check_problem
 from conediff.layer.canonical._functional import build_problem
 from conediff.layer.canonical._pipeline import canonicalise
 
-__all__ = ["build_problem", "canonicalise"]
+__all__ = ["build_problem", "canonicalise", "check_problem"]
