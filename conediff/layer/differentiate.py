@@ -216,7 +216,8 @@ class ProblemDerivative:
             else:
                 given = [None] * len(solution.values)
                 given[k] = unit.reshape(spec.shape)
-                result[i] = np.ravel(solution.vjp(*given, needed=needed)[j])
+                (pulled,) = (g for g in solution.vjp(*given, needed=needed) if g is not None)
+                result[i] = pulled.ravel()
         return result.reshape(shape)
 
     @property

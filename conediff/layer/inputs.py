@@ -75,7 +75,7 @@ class Inputs:
         if isinstance(key, str) and key in names:
             check_distinct([spec for spec in self._specs if spec.name == key])
             return names.index(key)
-        position = None if isinstance(key, str) else self._positions.get(getattr(key, "id", None))
+        position = None if isinstance(key, str) else self._positions.get(getattr(key, "id", -1))
         if position is None:
             what = key if isinstance(key, str) or not hasattr(key, "name") else key.name()
             raise ValueError(f"expected values by the names {names}, got {what!r}, which is none of them")

@@ -122,7 +122,7 @@ class CvxpyLayer:
         return self.maps.outputs
 
     def __call__(
-        self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: ArrayLike
+        self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: Any
     ) -> tuple[NDArray[Any], ...]:
         """Solve, and return the values of the variables; see `solve`."""
         return self.solve(*values, solver_args=solver_args, **named).values
@@ -132,7 +132,7 @@ class CvxpyLayer:
         *values: Any,
         solver_args: Mapping[str, Any] | None = None,
         precision: float | Sequence[float] = 0.0,
-        **named: ArrayLike,
+        **named: Any,
     ) -> LayerSolution:
         """Solve the problem for a batch of parameters.
 

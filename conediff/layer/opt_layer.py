@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from numpy.typing import ArrayLike
-
 from conediff.layer.layer import CvxpyLayer
 
 
@@ -56,7 +54,7 @@ class OptLayer(CvxpyLayer):
         problem = build_problem(variables, parameters, objective, inequalities, equalities)
         super().__init__(problem, parameters, variables, solver_args=solver_args)
 
-    def __call__(self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: ArrayLike) -> Any:
+    def __call__(self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: Any) -> Any:
         """Solve; return one array if there is one variable."""
         result = super().__call__(*values, solver_args=solver_args, **named)
         return result[0] if len(result) == 1 else result
