@@ -9,7 +9,7 @@ import keras
 from keras.src.backend.common import global_state
 
 import conediff
-from conediff.layer.calls import batch_shape
+from conediff.layer.calls import batch_shape, check_single_output
 from conediff.layer.dtypes import output_dtype
 from conediff.layer.opt_layer import OptLayerMixin
 from conediff.solver.settings import without_executor
@@ -105,11 +105,7 @@ class CvxpyLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         """Set the layer up; ``parameters`` are those of the problem, or their names."""
-        if single_output and len(core.outputs) != 1:
-            raise ValueError(
-                f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
-                "ask for one of them only"
-            )
+        check_single_output(single_output, len(core.outputs))
         default = kwargs.get("dtype") is None and keras.config.dtype_policy().name == "float32"
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False

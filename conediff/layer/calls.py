@@ -31,6 +31,21 @@ def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each p
         )
 
 
+def check_single_output(single_output: bool, count: int) -> None:
+    """Check that a layer that returns its only output itself has one.
+
+    Raises
+    ------
+    ValueError
+        If it has more, or none.
+    """
+    if single_output and count != 1:
+        raise ValueError(
+            f"single_output: the layer returns {count} variables, not one: leave it out, or ask for one of them "
+            "only"
+        )
+
+
 def check_distinct(specs: Sequence[ParameterSpec]) -> None:
     """Check that a name identifies one parameter.
 

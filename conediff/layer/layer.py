@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.compat.cvxpylayers import FOREIGN, read_constructor_arguments, translate_arguments
 from conediff.layer.arguments import Arguments
+from conediff.layer.calls import check_single_output
 from conediff.layer.compiled import CompiledProblem
 from conediff.layer.inputs import Inputs
 from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
@@ -43,6 +44,8 @@ class CvxpyLayer:
         ``concurrent.futures.Executor``, whose workers solve), ``on_failure``, ``warm_start``, ``validate``,
         and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
         ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
+    single_output : bool
+        Whether calls return the only output itself, instead of a tuple of one.
     solver : str, optional
         As in cvxpylayers, as are the next three arguments: SCS and Clarabel come first if they are named;
         with another name SCS does, and a warning says so.
@@ -84,6 +87,7 @@ class CvxpyLayer:
         gp: bool = False,
         solver_args: Mapping[str, Any] | None = None,
         *,
+        single_output: bool = False,
         solver: str | None = None,
         verbose: bool = False,
         canon_backend: str | None = None,
@@ -94,6 +98,8 @@ class CvxpyLayer:
         gp, solver_args = read_constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = _updated(Settings(), solver_args)
         self._setup(canonicalise(problem, parameters, variables, gp=gp), settings, parameters)
+        check_single_output(single_output, len(self.outputs))
+        self.single_output = single_output
 
     @classmethod
     def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
@@ -104,6 +110,7 @@ class CvxpyLayer:
 
     def _setup(self, maps: ProblemMaps, settings: Settings, parameters: Sequence[Any] = ()) -> None:
         self.maps = maps
+        self.single_output = False
         self.inputs = Inputs(maps.parameters, parameters)
         self.settings = settings
         self.info: dict[str, Any] = {}
@@ -121,11 +128,16 @@ class CvxpyLayer:
         """Names, kinds and shapes of what calls return."""
         return self.maps.outputs
 
-    def __call__(
-        self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: Any
-    ) -> tuple[NDArray[Any], ...]:
-        """Solve, and return the values of the variables; see `solve`."""
-        return self.solve(*values, solver_args=solver_args, **named).values
+    def __call__(self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: Any) -> Any:
+        """Solve, and return the values of the variables; see `solve`.
+
+        Returns
+        -------
+        tuple of arrays, shape (*batch, *variable.shape)
+            Or the array itself with ``single_output``.
+        """
+        found = self.solve(*values, solver_args=solver_args, **named).values
+        return found[0] if self.single_output else found
 
     def solve(
         self,

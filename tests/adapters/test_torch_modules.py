@@ -526,3 +526,25 @@ def test_calls_by_name_and_by_object():
         layer(values[0], **{names[1]: values[1]})
     with pytest.raises(ValueError, match="received 0 tensors, expected 3"):
         layer()
+
+
+# ---------------------------------------------------------------------- a tensor in place of a tuple
+
+
+def test_single_output_in_a_sequential_model():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [cp.sum(x) == 1, x >= 0])
+    layer = ct.CvxpyLayer(problem, [c], [x], single_output=True)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), layer, torch.nn.Linear(2, 1))
+    inputs = torch.randn(5, 3)
+    for net in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        output = net(inputs)
+        assert output.shape == (5, 1)
+        output.sum().backward()
+        assert net[0].weight.grad is not None
+    (alone,) = ct.CvxpyLayer(problem, [c], [x])(torch.ones(2))
+    torch.testing.assert_close(layer(torch.ones(2)), alone)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), model(inputs))
+    with pytest.raises(ValueError, match="single_output: the layer returns 2 variables, not one"):
+        ct.CvxpyLayer(problem, [c], [x, problem.objective], single_output=True)

@@ -176,3 +176,12 @@ def test_two_parameters_of_one_name():
         layer({"p": 1.0})
     with pytest.raises(ValueError, match="'p' holds no value"):
         layer()
+
+
+def test_single_output(stated):
+    problem, x, A, b, weight = stated
+    layer = cd.CvxpyLayer(problem, [A, b, weight], [x], single_output=True)
+    np.testing.assert_array_equal(layer(), layer.solve().values[0])
+    np.testing.assert_array_equal(copy.deepcopy(layer)(A.value, b.value, 1.5), layer())
+    with pytest.raises(ValueError, match="single_output: the layer returns 2"):
+        cd.CvxpyLayer(problem, [A, b, weight], [x, problem.objective], single_output=True)
