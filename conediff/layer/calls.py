@@ -41,8 +41,8 @@ def check_single_output(single_output: bool, count: int) -> None:
     """
     if single_output and count != 1:
         raise ValueError(
-            f"single_output: the layer returns {count} variables, not one: leave it out, or ask for one of them "
-            "only"
+            f"single_output: the layer returns {count} variables, not one: leave it out, or ask for one of "
+            "them only"
         )
 
 
