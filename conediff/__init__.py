@@ -41,3 +41,8 @@ __all__ = [
     "solve",
     "solve_batch",
 ]
+
+
+def __dir__() -> list[str]:
+    """List the public names, without the packages that the code is made of."""
+    return sorted([*__all__, "__version__", "compat"])

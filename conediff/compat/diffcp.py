@@ -179,6 +179,9 @@ class _Batch:
         self.points = [Point(r.x, r.y, r.s) for r in self.solutions]
         self.exact: list[Any] = []
 
+    def __repr__(self) -> str:
+        return f"<{len(self.programs)} of conediff.compat's programs, mode={self.mode!r}>"
+
     def copy_points(self) -> tuple[list[Array], ...]:
         """Return copies of xs, ys and ss, which the caller may change."""
         return transpose([array.copy() for array in point] for point in self.points)

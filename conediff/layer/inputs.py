@@ -29,6 +29,9 @@ class Inputs:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parameters": ()}
 
+    def __repr__(self) -> str:
+        return f"Inputs({', '.join(self._names)})"
+
     def ordered(self, values: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
         """Return what a call passes, in the order of the parameters.
 

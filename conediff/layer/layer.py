@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from conediff.api.summary import print_verbose
 from conediff.compat.cvxpylayers import FOREIGN, read_constructor_arguments, translate_arguments
 from conediff.layer.arguments import Arguments
 from conediff.layer.calls import check_single_output
@@ -50,7 +51,7 @@ class CvxpyLayer:
         As in cvxpylayers, as are the next three arguments: SCS and Clarabel come first if they are named;
         with another name SCS does, and a warning says so.
     verbose : bool
-        Whether SCS prints its progress.
+        Whether SCS and Clarabel print their progress, and conediff its result.
     canon_backend : str, optional
         Has no effect.
     custom_method : object
@@ -194,6 +195,7 @@ class CvxpyLayer:
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
         result = self._compiled.solver.solve(data, settings, self._start(settings, arguments))
+        print_verbose(result, settings)
         solution = LayerSolution(self._compiled, arguments, data, d, result, settings)
         self.info = solution.info
         if settings.warm_start is True:

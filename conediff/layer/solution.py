@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.api.failures import handle_failures
+from conediff.api.feasibility import find_infeasible
 from conediff.api.solution import Solutions, SolvedBatch, solve_info
+from conediff.api.summary import summarise
 from conediff.derivative import Diagnostics
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
@@ -57,7 +59,12 @@ class LayerSolution:
 
     def handle_failures(self) -> None:
         """Do with elements that failed as ``on_failure`` says; see `failures.handle_failures`."""
-        handle_failures(self.result, self._settings, self, self.batch)
+        infeasible = partial(find_infeasible, self._compiled.solver, self._data, self.result, self._settings)
+        handle_failures(self.result, self._settings, self, self.batch, infeasible)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.outputs)
+        return f"LayerSolution(({names}), batch={self.batch}: {summarise(self.result)})"
 
     @property
     def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
@@ -94,6 +101,16 @@ class LayerSolution:
     def diagnostics(self) -> Diagnostics:
         """How well the derivative is defined; of the elements that have a solution, in order."""
         return self.derivative.stack.diagnostics
+
+    @overload
+    def vjp(
+        self, *cotangents: ArrayLike | None, needed: None = None, summed: bool = True
+    ) -> tuple[NDArray[Any], ...]: ...
+
+    @overload
+    def vjp(
+        self, *cotangents: ArrayLike | None, needed: Sequence[bool], summed: bool = True
+    ) -> tuple[NDArray[Any] | None, ...]: ...
 
     def vjp(
         self,
