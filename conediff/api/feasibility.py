@@ -28,6 +28,6 @@ def find_infeasible(
         rows = data.repeated(result.count).take(index)
         rows = ConeData(0 * rows.P, rows.A, rows.b, 0 * rows.c)
         quiet = {name: value for name, value in settings.scs.items() if name != "verbose"}
-        plain = replace(settings, executor=None, warm_start=None, on_failure="nan", scs=quiet)
+        plain = replace(settings, executor=None, warm_start=None, on_failure="nan", scs=quiet, progress=False)
         both[index] = solver.solve(rows, plain, None).status == "infeasible"
     return both
