@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.layer.inputs import Inputs
 from conediff.layer.layer import CvxpyLayer
-from conediff.layer.maps import OutputSpec, ProblemMaps
+from conediff.layer.maps import ProblemMaps
 from conediff.layer.solution import LayerSolution
 
 
@@ -200,25 +200,7 @@ class ProblemDerivative:
         fewer.
         """
         solution, k = self._locate(output)
-        j = self._inputs.position(of)
-        spec, parameter = self._spec(solution, k), self._maps.parameters[j]
-        if spec.complex or parameter.complex:
-            raise ValueError("complex variables and parameters have no Jacobian: use jvp or vjp")
-        shape = spec.shape + parameter.shape
-        rows, columns = (int(np.prod(each, dtype=np.int64)) for each in (spec.shape, parameter.shape))
-        needed = [i == j for i in range(len(self._parameters))]
-        result = np.zeros((rows, columns))
-        for i, unit in enumerate(np.eye(min(rows, columns))):
-            if columns < rows:
-                given: list[Any] = [None] * len(needed)
-                given[j] = unit.reshape(parameter.shape)
-                result[:, i] = np.ravel(solution.jvp(*given)[k])
-            else:
-                given = [None] * len(solution.values)
-                given[k] = unit.reshape(spec.shape)
-                (pulled,) = (g for g in solution.vjp(*given, needed=needed) if g is not None)
-                result[i] = pulled.ravel()
-        return result.reshape(shape)
+        return solution.jacobian(self._inputs.position(of), k)
 
     @property
     def diagnostics(self) -> Any:
@@ -236,9 +218,6 @@ class ProblemDerivative:
             f"{item!s} is not an output of the problem: these are {names}, and the dual variables of its "
             "constraints (constraint.dual_variables[0])"
         )
-
-    def _spec(self, solution: LayerSolution, k: int) -> OutputSpec:
-        return (self._maps.outputs if solution is self.solution else self._dual_specs)[k]
 
     def __repr__(self) -> str:
         ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.parameters)

@@ -16,7 +16,8 @@ from conediff.api.summary import summarise
 from conediff.derivative import Diagnostics
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
-from conediff.layer.matrices import hessian, jacobian
+from conediff.layer.many import apply_to_each, count_of, jacobian
+from conediff.layer.matrices import hessian
 from conediff.layer.second_order import LayerDerivative
 from conediff.program import Array, ConeData
 from conediff.solver.result import SolveResult
@@ -123,7 +124,8 @@ class LayerSolution:
         Parameters
         ----------
         *cotangents : arrays, shape (*batch, *shape), or None
-            One for each value, in order; None means zero.
+            One for each value, in order; None means zero. With one more axis in front, of the same length
+            for all, many cotangents at once; so have the results.
         needed : sequence of bool, optional
             Which parameters' cotangents to compute; all by default.
         summed : bool
@@ -149,6 +151,8 @@ class LayerSolution:
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """
+        if (count := count_of(cotangents, self.batch, self._maps.outputs, "cotangents")) is not None:
+            return apply_to_each(partial(self.vjp, needed=needed, summed=summed), cotangents, count)
         pulled = self.derivative.vjp(cotangents, needed, summed)
         self.count_degenerate()
         return pulled
@@ -161,7 +165,7 @@ class LayerSolution:
         *tangents : arrays, or None
             One for each parameter, in the shape in which it was passed, or one that broadcasts to
             (*batch, *shape), so that elements that share a value may have tangents of their own; None means
-            zero.
+            zero. Arrays of shape (k, *batch, *shape) are k tangents at once; the results have the axis too.
 
         Returns
         -------
@@ -178,6 +182,8 @@ class LayerSolution:
         DegeneracyWarning, AccuracyWarning
             As `vjp`.
         """
+        if (count := count_of(tangents, self.batch, self._maps.parameters, "tangents")) is not None:
+            return apply_to_each(self.jvp, tangents, count)
         pushed = self.derivative.jvp(tangents)
         self.count_degenerate()
         return pushed
@@ -252,29 +258,7 @@ class LayerSolution:
             for one, other in zip(turned.parameters, pulled.parameters, strict=True)
         )
 
-    def jacobian(self) -> tuple[tuple[NDArray[Any], ...], ...]:
-        """Return the derivatives of all values with respect to all parameters, for each element of the batch.
-
-        Returns
-        -------
-        tuple of tuples of arrays
-            ``jacobian()[i][j]`` of shape (*batch, *value_i.shape, *parameter_j.shape).
-
-        Raises
-        ------
-        ValueError
-            If a parameter or a value is complex.
-
-        Warns
-        -----
-        DegeneracyWarning, AccuracyWarning
-            As `vjp`.
-
-        Notes
-        -----
-        One solve for each entry of a parameter, or of a value, whichever are fewer.
-        """
-        return jacobian(self)
+    jacobian = jacobian
 
     def hessian(
         self,
