@@ -31,8 +31,8 @@ def solve(
         A NumPy layer, such as the ``numpy_layer`` of a ``conediff.torch.CvxpyLayer``.
     *parameters : Tensor, shape (..., *parameter.shape)
         One for each parameter, in order; or one dictionary of them, by the cvxpy parameters or their names.
-        Leading dimensions are batch dimensions. Parameters that have some
-        must have the same number of them, which broadcast.
+        Leading dimensions are batch dimensions. Parameters that have some must have the same number of them,
+        which broadcast.
     solver_args : mapping, optional
         Overrides the layer's defaults for this call.
     **named : Tensor

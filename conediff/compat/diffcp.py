@@ -89,7 +89,7 @@ def solve_and_derivative_internal(
 ) -> dict[str, Any]:  # fmt: skip
     """Solve as `solve_and_derivative` does; return a dict of x, y, s, D, DT, and info.
 
-    ``info`` has the keys and the words of the solver that was asked for; see `reports.describe_solve`. With
+    ``info`` has the keys and the words of the solver that was asked for (SCS if none was). With
     ``raise_on_error=False``, D and DT of a program without a solution are None, and info has its status.
     """
     kwargs["solve_method"] = solve_method
