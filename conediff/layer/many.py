@@ -153,7 +153,8 @@ def _chosen(specs: Sequence[ParameterSpec | OutputSpec], key: Any, what: str) ->
     found = list(range(len(specs))) if key is None else [position_of(specs, key, what)]
     for k in found:
         if specs[k].complex:
-            raise ValueError(f"{specs[k].name!r} is complex, and has no Jacobian: use jvp or vjp")
+            name = specs[k].name
+            raise ValueError(f"{name!r} is complex, and has no matrix of derivatives: use jvp, vjp or hvp")
     return found
 
 

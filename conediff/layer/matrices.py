@@ -1,4 +1,4 @@
-"""Jacobians and Hessians of a layer's solution, column by column."""
+"""Hessians of a layer's solution, column by column; `many` has Jacobians."""
 
 from __future__ import annotations
 

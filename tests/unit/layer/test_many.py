@@ -99,5 +99,5 @@ def test_what_is_refused(layer):
         solution.jacobian(A, 7)
     Z, C = cp.Variable((2, 2), hermitian=True, name="Z"), cp.Parameter((2, 2), complex=True)
     of_complex = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(Z - C)), [Z >> 0]), [C], [Z])
-    with pytest.raises(ValueError, match="is complex, and has no Jacobian"):
+    with pytest.raises(ValueError, match="is complex, and has no matrix of derivatives"):
         of_complex.solve(np.eye(2) * 1j).jacobian(C, Z)
