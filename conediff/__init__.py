@@ -14,7 +14,7 @@ from conediff.errors import (
     ProblemError,
     SolverError,
 )
-from conediff.layer import CvxpyLayer, LayerSolution, OptLayer
+from conediff.layer import CvxpyLayer, LayerSolution, OptLayer, ProblemDerivative, differentiate
 from conediff.program import ConeProgram
 
 __version__ = "0.1.0"
@@ -32,10 +32,17 @@ __all__ = [
     "LayerSolution",
     "OptLayer",
     "ParameterError",
+    "ProblemDerivative",
     "ProblemError",
     "Solution",
     "Solutions",
     "SolverError",
+    "differentiate",
     "solve",
     "solve_batch",
 ]
+
+
+def __dir__() -> list[str]:
+    """List the public names, without the packages that the code is made of."""
+    return sorted([*__all__, "__version__", "compat"])

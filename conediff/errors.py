@@ -9,7 +9,7 @@ from typing import Any
 # Packages whose code calls conediff for the user: `warn` skips their lines to point at the user's own.
 _LIBRARIES = {
     *("conediff", "conediff_torch", "conediff_tensorflow", "conediff_jax", "conediff_mlx"),
-    *("torch", "tensorflow", "keras", "jax", "equinox", "flax", "mlx"),
+    *("torch", "tensorflow", "keras", "jax", "equinox", "flax", "mlx", "cvxpy"),
 }
 
 

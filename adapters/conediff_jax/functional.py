@@ -25,7 +25,8 @@ def solve(
     layer : conediff.CvxpyLayer
         A NumPy layer, such as the ``numpy_layer`` of a ``conediff.jax.CvxpyLayer``.
     *parameters : arrays, shape (..., *parameter.shape)
-        One for each parameter, in order. Leading dimensions are batch dimensions, and broadcast.
+        One for each parameter, in order. Leading dimensions are batch dimensions. Parameters that
+        have some must have the same number of them, which broadcast.
     solver_args : mapping, optional
         Overrides the layer's defaults for this call. Its values are constants of a compiled function.
 

@@ -22,7 +22,8 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     layer : conediff.CvxpyLayer
         A NumPy layer, such as the ``numpy_layer`` of a ``conediff.mlx.CvxpyLayer``.
     *parameters : arrays, shape (..., *parameter.shape)
-        One for each parameter, in order. Leading dimensions are batch dimensions, and broadcast.
+        One for each parameter, in order. Leading dimensions are batch dimensions. Parameters that
+        have some must have the same number of them, which broadcast.
     solver_args : mapping, optional
         Overrides the layer's defaults for this call.
 

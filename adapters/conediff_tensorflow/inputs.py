@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from conediff.layer.calls import by_name, check_count, check_distinct
+from conediff.layer.calls import EACH, by_name, check_count, check_distinct
 from conediff.layer.maps import ParameterSpec
 
 _PARTS = {
@@ -92,7 +92,7 @@ class Inputs:
             items = by_name(self.specs, self.passed, items)
         for name, item in zip(self.passed, items, strict=False):
             if item is None:
-                raise ValueError(f"a value must be provided for {_WHOSE}: got None for {name!r}")
+                raise ValueError(f"{EACH}: got None for {name!r}")
             if type(item).__name__ in _DENSE:
                 raise TypeError(
                     f"parameter {name!r} must be a dense tensor, but is a {type(item).__name__}: pass "

@@ -9,7 +9,7 @@ import keras
 from keras.src.backend.common import global_state
 
 import conediff
-from conediff.layer.calls import batch_shape
+from conediff.layer.calls import batch_shape, check_single_output
 from conediff.layer.dtypes import output_dtype
 from conediff.layer.opt_layer import OptLayerMixin
 from conediff.solver.settings import without_executor
@@ -59,7 +59,8 @@ class CvxpyLayer(keras.layers.Layer):
     graphs, but not under XLA. It solves on the CPU.
 
     Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
-    may be any number of them, also none, and they broadcast against each other.
+    may be any number of them, also none. Parameters that have some must have the same number of them, which
+    broadcast.
 
     Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
     dimensions of the batch in front.
@@ -104,11 +105,7 @@ class CvxpyLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         """Set the layer up; ``parameters`` are those of the problem, or their names."""
-        if single_output and len(core.outputs) != 1:
-            raise ValueError(
-                f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
-                "ask for one of them only"
-            )
+        check_single_output(single_output, len(core.outputs))
         default = kwargs.get("dtype") is None and keras.config.dtype_policy().name == "float32"
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False

@@ -90,7 +90,8 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Dims, call: Call, *parameters: Tensor) -> Any:
         """Solve for the whole mapped dimension as one batch."""
-        *values, handle = apply(Solve, call, *lifted(call.inner, info.batch_size, in_dims[1:], parameters))
+        tensors = lifted(call.layer.parameters, info.batch_size, in_dims[1:], parameters)
+        *values, handle = apply(Solve, call, *tensors)
         return (*values, handle.expand(info.batch_size)), (0,) * (len(values) + 1)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conediff.layer.calls import batch_shape
+from conediff.layer.maps import ParameterSpec
 from conediff_torch._solved import Shape
 
 Dims = Sequence[int | None]
@@ -50,17 +52,38 @@ class Inputs:
         return replace(self, shapes=shapes)
 
 
-def lifted(inner: Sequence[int], size: int, dims: Dims, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Move the mapped dimension of each parameter in front of all batch dimensions that any parameter has."""
+def lifted(
+    specs: Sequence[ParameterSpec], size: int, dims: Dims, parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """Move the mapped dimension of each parameter in front of all batch dimensions that any parameter has.
+
+    A parameter that is not mapped gets a dimension of 1 there if it has batch dimensions of its own.
+
+    Raises
+    ------
+    ValueError
+        If the shapes that the mapped function sees do not go together.
+    """
     shapes = tuple(
         tuple(p.shape) if dim is None else tuple(p.select(dim, 0).shape)
         for p, dim in zip(parameters, dims, strict=True)
     )
-    mapped = Inputs(tuple(inner), shapes, (True,) * len(shapes)).mapped(size)
-    return [
-        p if dim is None else p.movedim(dim, 0).reshape(shape)
-        for p, dim, shape in zip(parameters, dims, mapped.shapes, strict=True)
-    ]
+    check_batch(specs, shapes)
+    inner = tuple(len(spec.shape) for spec in specs)
+    mapped = Inputs(inner, shapes, (True,) * len(shapes)).mapped(size)
+    result = []
+    for p, dim, own, shape, depth in zip(parameters, dims, shapes, mapped.shapes, inner, strict=True):
+        if dim is not None:
+            p = p.movedim(dim, 0).reshape(shape)
+        elif len(own) > depth:
+            p = p.reshape(1, *own)
+        result.append(p)
+    return result
+
+
+def check_batch(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> None:
+    """Check shapes; sizes may be torch's symbols, which count as unknown. Raises as `calls.batch_shape`."""
+    batch_shape(specs, [tuple(size if isinstance(size, int) else None for size in shape) for shape in shapes])
 
 
 def expanded(size: int, dims: Dims, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:

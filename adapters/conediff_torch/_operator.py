@@ -17,7 +17,7 @@ from conediff.layer.layer import CvxpyLayer
 from conediff.layer.maps import ParameterSpec
 from conediff_torch import _compiled_calls, _handles
 from conediff_torch._arrays import result_device, result_dtype
-from conediff_torch._levels import lifted
+from conediff_torch._levels import check_batch, lifted
 from conediff_torch._refusals import refuse_graph_of_backward, refuse_second, refuse_tangents
 from conediff_torch._solved import Call, Solved
 
@@ -57,7 +57,7 @@ def _(parameters: Sequence[Tensor], call: int, *_: Any) -> list[Tensor]:
 
 def _batch(specs: Sequence[ParameterSpec], shapes: Sequence[torch.Size]) -> Sequence[int]:
     """Return the batch shape. Sizes may be symbols, which the core's checks take for unknown sizes."""
-    batch_shape(specs, [tuple(size if isinstance(size, int) else None for size in shape) for shape in shapes])
+    check_batch(specs, shapes)
     leading = [shape[: len(shape) - len(spec.shape)] for shape, spec in zip(shapes, specs, strict=True)]
     try:
         batch: Sequence[int] = torch.broadcast_shapes(*leading)  # type: ignore[no-untyped-call]
@@ -126,7 +126,7 @@ _pull.register_autograd(refuse_second)
 def _(
     info: Any, in_dims: Any, parameters: Sequence[Tensor], call: int, *numbers: Any
 ) -> tuple[list[Tensor], list[int]]:
-    inner = [len(spec.shape) for spec in _compiled_calls.lookup(call)[1].parameters]
-    tensors = lifted(inner, info.batch_size, in_dims[0], parameters)
+    specs = _compiled_calls.lookup(call)[1].parameters
+    tensors = lifted(specs, info.batch_size, in_dims[0], parameters)
     *values, handle = torch.ops.conediff.solve(tensors, call, *numbers)
     return [*values, handle.expand(info.batch_size)], [0] * (len(values) + 1)

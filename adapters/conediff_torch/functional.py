@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from conediff.errors import ParameterError
+from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _operator
 from conediff_torch._autograd import Solve, apply
@@ -17,7 +18,10 @@ from conediff_torch._solved import Call
 
 
 def solve(
-    layer: CvxpyLayer, *parameters: Tensor, solver_args: Mapping[str, Any] | None = None
+    layer: CvxpyLayer,
+    *parameters: Any,
+    solver_args: Mapping[str, Any] | None = None,
+    **named: Tensor,
 ) -> tuple[Tensor, ...]:
     """Solve a layer's problem; differentiable.
 
@@ -26,9 +30,13 @@ def solve(
     layer : conediff.CvxpyLayer
         A NumPy layer, such as the ``numpy_layer`` of a ``conediff.torch.CvxpyLayer``.
     *parameters : Tensor, shape (..., *parameter.shape)
-        One for each parameter, in order. Leading dimensions are batch dimensions, and broadcast.
+        One for each parameter, in order; or one dictionary of them, by the cvxpy parameters or their names.
+        Leading dimensions are batch dimensions. Parameters that have some must have the same number of them,
+        which broadcast.
     solver_args : mapping, optional
         Overrides the layer's defaults for this call.
+    **named : Tensor
+        The parameters by their names, in place of ``parameters``.
 
     Returns
     -------
@@ -64,6 +72,10 @@ def solve(
             "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.torch layer, its "
             f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
         )
+    if named or (len(parameters) == 1 and isinstance(parameters[0], dict)):
+        parameters = tuple(layer.inputs.ordered(parameters, named))
+    if not parameters:
+        check_count([spec.name for spec in layer.parameters], parameters)
     for k, parameter in enumerate(parameters):
         if not isinstance(parameter, Tensor):
             _refuse(layer, k, parameter)

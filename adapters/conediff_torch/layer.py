@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import conediff
+from conediff.layer.calls import check_single_output
 from conediff.layer.opt_layer import OptLayerMixin
 from conediff_torch import _compiled_calls, functional
 
@@ -28,6 +29,9 @@ class CvxpyLayer(torch.nn.Module):
         Whether the problem is a geometric program.
     solver_args : mapping, optional
         Defaults for every call; see `conediff.CvxpyLayer`.
+    single_output : bool
+        Whether calls return the only output itself, as ``torch.nn.Sequential`` needs it, instead of a tuple
+        of one.
     **of_cvxpylayers
         ``solver``, ``verbose``, ``canon_backend``, ``custom_method``; see `conediff.CvxpyLayer`.
 
@@ -63,11 +67,15 @@ class CvxpyLayer(torch.nn.Module):
         variables: Sequence[Any],
         gp: bool = False,
         solver_args: Mapping[str, Any] | None = None,
+        *,
+        single_output: bool = False,
         **of_cvxpylayers: Any,
     ) -> None:
-        self._wrap(conediff.CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers))
+        core = conediff.CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers)
+        self._wrap(core, single_output=single_output)
 
     def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
+        check_single_output(single_output, len(core.outputs))
         super().__init__()
         self.numpy_layer, self._single_output = core, single_output
         _compiled_calls.register_layer(core)
@@ -77,9 +85,9 @@ class CvxpyLayer(torch.nn.Module):
         """Status, iterations and residual per element of the last call, and its times in seconds."""
         return self.numpy_layer.info
 
-    def forward(self, *parameters: Tensor, solver_args: Mapping[str, Any] | None = None) -> Any:
+    def forward(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None, **named: Tensor) -> Any:
         """Solve; see `functional.solve`."""
-        values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args)
+        values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args, **named)
         return values[0] if self._single_output else values
 
     def __setstate__(self, state: dict[str, Any]) -> None:

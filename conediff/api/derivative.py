@@ -42,6 +42,9 @@ class Derivative:
     def __init__(self, stack: StackDerivative, x: Array, y: Array) -> None:
         self._stack, self._x, self._y = stack, x, y
 
+    def __repr__(self) -> str:
+        return f"Derivative(n={len(self._x)}, m={len(self._y)})"
+
     def jvp(
         self,
         dP: Any = None,
@@ -222,6 +225,9 @@ class BatchDerivative:
 
     def __init__(self, stack: StackDerivative, x: Array, y: Array) -> None:
         self._stack, self._at = stack, (x, y)
+
+    def __repr__(self) -> str:
+        return f"BatchDerivative({self._stack.count} programs)"
 
     def jvp(
         self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,19 @@ from conediff.solver.settings import Settings
 _MEANINGS = {
     "infeasible": "the problem is infeasible: with these data no point satisfies all constraints",
     "unbounded": "the problem is unbounded: with these data the objective improves without limit",
+    "neither": "the problem is infeasible: with these data no point satisfies all constraints (if there "
+    "were one, the problem would be unbounded)",
     "failed": "no accurate solution was found: bring data and variables to about one, or allow more "
     "iterations (max_iters)",
 }
 
 
 def handle_failures(
-    result: SolveResult, settings: Settings, solutions: Any, shape: tuple[int, ...] | None = None
+    result: SolveResult,
+    settings: Settings,
+    solutions: Any,
+    shape: tuple[int, ...] | None = None,
+    infeasible: Callable[[], NDArray[np.bool_]] | None = None,
 ) -> None:
     """Do with elements without an accurate solution as ``on_failure`` says.
 
@@ -36,6 +43,8 @@ def handle_failures(
         What the error carries, and what a callable is given.
     shape : tuple of int, optional
         Batch shape in which elements are named; (B,) by default.
+    infeasible : callable, optional
+        Returns which unbounded elements are infeasible as well, shape (B,); asked if an error is raised.
 
     Raises
     ------
@@ -69,7 +78,8 @@ def handle_failures(
             raise ValueError(f"on_failure must answer 'raise', 'nan' or 'zero_grad', not {answer!r}")
     if failed.size and answer == "raise":
         limit = _time_limit(settings) if result.out_of_time[failed].any() else ""
-        raise _solver_error(result, failed, shape or (len(result.x),), solutions, limit)
+        both = np.zeros(result.count, dtype=bool) if infeasible is None else infeasible()
+        raise _solver_error(result, failed, shape or (len(result.x),), solutions, limit, both)
     result.failed_cotangent = 0.0 if answer == "zero_grad" else np.nan
 
 
@@ -78,19 +88,30 @@ def _time_limit(settings: Settings) -> str:
 
 
 def _solver_error(
-    result: SolveResult, failed: NDArray[np.intp], shape: tuple[int, ...], solutions: Any, limit: str
+    result: SolveResult,
+    failed: NDArray[np.intp],
+    shape: tuple[int, ...],
+    solutions: Any,
+    limit: str,
+    both: NDArray[np.bool_],
 ) -> SolverError:
-    """Return the error; ``limit`` names the time limit if it was reached."""
+    """Return the error.
+
+    ``limit`` names the time limit if it was reached; ``both`` says which unbounded elements are infeasible
+    too.
+    """
     indices = tuple(tuple(int(i) for i in np.unravel_index(k, shape)) for k in failed) if shape else ((),)
     statuses = tuple(str(status) for status in result.status[failed])
     if len(result.x) == 1 and shape in ((), (1,)):
-        what, its = _MEANINGS.get(statuses[0], f"the problem is {statuses[0]}"), "its"
+        status = "neither" if both.any() else statuses[0]
+        what, its = _MEANINGS.get(status, f"the problem is {status}"), "its"
         if limit:
             what = f"{limit} was reached before an accurate solution was found"
     else:
         its = "their"
         names = [index[0] if len(index) == 1 else index for index in indices]
-        listed = [f"{name} ({status})" for name, status in zip(names, statuses, strict=True)]
+        words = ["infeasible and unbounded" if both[k] else result.status[k] for k in failed]
+        listed = [f"{name} ({word})" for name, word in zip(names, words, strict=True)]
         what = f"{len(failed)} of {len(result.x)} elements have no solution: " + ", ".join(listed[:10])
         what += ", ..." if len(listed) > 10 else ""
         what += f"; {limit} was reached" if limit else ""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.api.derivative import BatchDerivative, Derivative
+from conediff.api.summary import summarise
 from conediff.derivative import BatchDerivative as StackDerivative
 from conediff.errors import SolverError
 from conediff.program import ConeData
@@ -107,6 +108,9 @@ class Solutions:
         """Return the derivatives of all solution maps; see `Solution.derivative`."""
         result = self._batch.result
         return BatchDerivative(self._batch.derivative(method), result.x, result.y)
+
+    def __repr__(self) -> str:
+        return f"Solutions({len(self)} programs: {summarise(self._batch.result)})"
 
     def __len__(self) -> int:
         return len(self.x)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from conediff.api.failures import handle_failures
+from conediff.api.feasibility import find_infeasible
 from conediff.api.solution import Solution, Solutions, SolvedBatch
+from conediff.api.summary import print_verbose
 from conediff.errors import ParameterError, ProblemError
 from conediff.kkt.ldl import is_psd
 from conediff.program import Array, ConeData, ConeProgram, Pattern, Point, Structure, union
@@ -149,8 +152,10 @@ def _check_convex(structure: Structure, data: ConeData) -> None:
 
 def _solved(solver: BatchSolver, data: ConeData, settings: Settings, start: Point | None) -> Solutions:
     result = solver.solve(data, settings, start)
+    print_verbose(result, settings)
     solutions = Solutions(SolvedBatch(solver, data, result, settings))
-    handle_failures(result, settings, solutions)
+    infeasible = partial(find_infeasible, solver, data, result, settings)
+    handle_failures(result, settings, solutions, infeasible=infeasible)
     return solutions
 
 

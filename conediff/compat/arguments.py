@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from conediff.compat.constants import (
+    CLARABEL_TUNING,
+    ECOS_TUNING,
     INACCURATE_TOLERANCES,
     LARGEST_TOLERANCE,
     OTHER_TOLERANCES,
@@ -44,7 +46,10 @@ def read_settings(given: Mapping[str, Any], jobs: int) -> dict[str, Any]:
     passed = {name: value for name, value in given.items() if name not in _TOLERANCES | _WITHOUT_EFFECT}
     if solver not in ("SCS", None):
         passed.pop("max_iters", None)  # a limit for an interior-point method, too small for SCS
+    if solver == "ECOS":
+        passed = {name: value for name, value in passed.items() if name not in ECOS_TUNING}
     if solver in ("Clarabel", "CLARABEL"):
+        passed = without_clarabel_names(passed)
         passed["solver"] = "clarabel"
         limits = [given[name] for name in ("max_iter", "max_iters") if name in given]
         if limits:
@@ -55,6 +60,15 @@ def read_settings(given: Mapping[str, Any], jobs: int) -> dict[str, Any]:
             tol = np.clip(tol, SMALLEST_TOLERANCE, LARGEST_TOLERANCE)
         passed.setdefault("tol", float(tol))
     return {"threads": None if jobs == -1 else jobs, **passed}
+
+
+def without_clarabel_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those of Clarabel that conediff lacks; ``time_limit`` becomes ours."""
+    rest = {name: value for name, value in given.items() if name not in CLARABEL_TUNING | {"time_limit"}}
+    limit = given.get("time_limit")
+    if limit is not None and limit != np.inf:
+        rest.setdefault("time_limit_secs", limit)
+    return rest
 
 
 def read_program(A: Any, b: Any, c: Any, cones: Mapping[str, Any], P: Any) -> ConeProgram:

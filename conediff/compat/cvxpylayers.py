@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from conediff.compat.arguments import without_clarabel_names
 from conediff.compat.constants import (
     INACCURATE_TOLERANCES,
     ITERATION_LIMITS,
@@ -32,7 +33,8 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     ``mode`` becomes ``method``; the larger of ``n_jobs_forward`` and ``n_jobs_backward`` becomes ``threads``.
     ``solve_method`` becomes ``solver``, or is removed, with a warning, if it is neither SCS nor Clarabel.
-    Settings that only other solvers have are removed. With Clarabel, ``max_iters`` becomes ``max_iter``;
+    Settings that only other solvers have are removed. With Clarabel, ``max_iters`` becomes ``max_iter``, and
+    ``time_limit`` ``time_limit_secs``;
     with another solver, iteration limits are removed, because they are too small for SCS; otherwise
     ``max_iter`` stays, and is refused later as a misspelt ``max_iters``.
 
@@ -52,8 +54,10 @@ def translate_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     solver = read_solver(named)
     if solver is not None:
         result.setdefault("solver", solver)
-    if solver == "clarabel" and "max_iters" in result:
-        result.setdefault("max_iter", result.pop("max_iters"))
+    if solver == "clarabel":
+        result = without_clarabel_names(result)
+        if "max_iters" in result:
+            result.setdefault("max_iter", result.pop("max_iters"))
     if solver is None and named is not None:
         result = {name: value for name, value in result.items() if name not in ITERATION_LIMITS}
     if "mode" in arguments:

@@ -23,11 +23,9 @@ import scipy.sparse as sp
 from conediff.compat.arguments import is_upper, read_program, read_settings, read_tangent, to_csc
 from conediff.compat.constants import METHODS, WITH_SOLUTION
 from conediff.compat.lpgd import LPGD, SIDES, perturb_data, perturb_objective
-from conediff.compat.solving import describe_solve, raise_failures, solve_programs, transpose
+from conediff.compat.reports import describe_solve, named_solver
+from conediff.compat.solving import raise_failures, solve_programs, transpose
 from conediff.program import Array, Point
-
-# diffcp's names of the keys of its cones; SCS's keys.
-ZERO, POS, SOC, PSD, EXP = "z", "l", "q", "s", "ep"
 
 
 def solve_and_derivative(
@@ -89,18 +87,31 @@ def solve_and_derivative_internal(
     A: Any, b: Any, c: Any, cone_dict: Mapping[str, Any], solve_method: str | None = None,
     warm_start: Any = None, mode: str = "lsqr", raise_on_error: bool = True, P: Any = None, **kwargs: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Solve as `solve_and_derivative` does; return a dict of x, y, s, D, DT, and info with SCS's keys.
+    """Solve as `solve_and_derivative` does; return a dict of x, y, s, D, DT, and info.
 
-    With ``raise_on_error=False``, D and DT of a program without a solution are None; info has its status.
+    ``info`` has the keys and the words of the solver that was asked for (SCS if none was). With
+    ``raise_on_error=False``, D and DT of a program without a solution are None, and info has its status.
     """
     kwargs["solve_method"] = solve_method
     batch = _Batch([(A, b, c, cone_dict, P)], [warm_start], mode, (-1, -1), kwargs)
     solution = batch.solutions[0]
     if raise_on_error:
-        raise_failures(batch.solutions)
+        raise_failures(batch.solutions, batch.solver)
     D, DT = (batch.derivative, batch.adjoint) if solution.status in WITH_SOLUTION else (None, None)
     [x], [y], [s] = batch.copy_points()
-    return {"x": x, "y": y, "s": s, "info": describe_solve(batch.programs[0], solution), "D": D, "DT": DT}
+    info = describe_solve(batch.programs[0], solution, batch.solver)
+    return {"x": x, "y": y, "s": s, "info": info, "D": D, "DT": DT}
+
+
+def solve_internal(
+    A: Any, b: Any, c: Any, cone_dict: Mapping[str, Any], solve_method: str | None = None,
+    warm_start: Any = None, raise_on_error: bool = True, P: Any = None, **kwargs: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Solve as `solve_and_derivative_internal` does; D and DT are left out if there is a solution."""
+    r = solve_and_derivative_internal(
+        A, b, c, cone_dict, solve_method, warm_start, raise_on_error=raise_on_error, P=P, **kwargs
+    )
+    return {name: value for name, value in r.items() if value is None or name not in ("D", "DT")}
 
 
 def solve_and_derivative_batch(
@@ -118,7 +129,7 @@ def solve_and_derivative_batch(
     """
     stated = zip(As, bs, cs, cone_dicts, [None] * len(As) if Ps is None else Ps, strict=True)
     batch = _Batch(stated, warm_starts, mode, (n_jobs_forward, n_jobs_backward), kwargs)
-    raise_failures(batch.solutions)
+    raise_failures(batch.solutions, batch.solver)
     xs, ys, ss = batch.copy_points()
     return xs, ys, ss, batch.derivatives, batch.adjoints
 
@@ -162,10 +173,14 @@ class _Batch:
         forward, self.backward = (read_settings(options, count) for count in jobs)
         data = [(*rest, None if P is None else to_csc(P)) for *rest, P in stated]
         self.Ps = [P for *_, P in data]
+        self.solver = named_solver(options.get("solve_method"))
         self.programs = [read_program(*one) for one in data]
         self.batches, self.solutions = solve_programs(self.programs, warm_starts, forward)
         self.points = [Point(r.x, r.y, r.s) for r in self.solutions]
         self.exact: list[Any] = []
+
+    def __repr__(self) -> str:
+        return f"<{len(self.programs)} of conediff.compat's programs, mode={self.mode!r}>"
 
     def copy_points(self) -> tuple[list[Array], ...]:
         """Return copies of xs, ys and ss, which the caller may change."""
@@ -222,7 +237,7 @@ class _Batch:
         return [results[k] for k in range(len(inputs))]
 
     def _lpgd(self, kwargs: Mapping[str, Any]) -> LPGD:
-        return LPGD.from_parameters(self.mode, {**self.lpgd_parameters, **kwargs}, self.backward)
+        return LPGD.from_parameters(self.mode, {**self.lpgd_parameters, **kwargs}, self.backward, self.solver)
 
 
 def _multiply_out(A: Any, P: Any, x: Array, y: Array, gb: Array, gc: Array) -> tuple[Any, ...]:

@@ -35,21 +35,26 @@ class LPGD:
         Weight of the proximal terms; not negative.
     settings : mapping
         Arguments of `solve_batch` for the perturbed programs.
+    solver : {"SCS", "ECOS", "Clarabel"}
+        Named in errors.
     """
 
     mode: str
     tau: float
     rho: float
     settings: Mapping[str, Any]
+    solver: str
 
     @classmethod
-    def from_parameters(cls, mode: str, parameters: Mapping[str, Any], settings: Mapping[str, Any]) -> LPGD:
+    def from_parameters(
+        cls, mode: str, parameters: Mapping[str, Any], settings: Mapping[str, Any], solver: str
+    ) -> LPGD:
         """Read tau and rho from diffcp's ``derivative_kwargs``; raise ValueError if they cannot be used."""
         known = {"tau": 0.0, "rho": 0.0, **parameters}
         tau, rho = known["tau"], known["rho"]
         if len(known) > 2 or not (tau > 0 and rho >= 0):
             raise ValueError(f"the lpgd modes need derivative_kwargs of tau > 0 and rho >= 0, got {known}")
-        return cls(mode, tau, rho, settings)
+        return cls(mode, tau, rho, settings, solver)
 
     @property
     def width(self) -> float:
@@ -87,9 +92,8 @@ class LPGD:
             given = zip(programs, points, inputs, strict=True)
             perturbed = [perturb(*one, side * self.tau, self.rho) for one in given]
             found = solve_programs([program for program, _ in perturbed], points, self.settings)[1]
-            raise_failures(
-                found, f"perturbed by {side * self.tau:+g} (try a smaller tau or the other side): "
-            )
+            where = f"perturbed by {side * self.tau:+g} (try a smaller tau or the other side): "
+            raise_failures(found, self.solver, where)
             ends.append([Point(r.x, y_of(r), r.s) for r, (_, y_of) in zip(found, perturbed, strict=True)])
         return list(zip(*ends, strict=True))
 

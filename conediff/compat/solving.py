@@ -9,7 +9,8 @@ import numpy as np
 
 from conediff.api.solution import Solution
 from conediff.api.solve import solve_unchecked
-from conediff.compat.constants import STATUS_VALUES, WITH_SOLUTION
+from conediff.compat.constants import WITH_SOLUTION
+from conediff.compat.reports import solver_message
 from conediff.errors import SolverError
 from conediff.program import ConeProgram
 
@@ -47,29 +48,26 @@ def solve_programs(
     return batches, [ordered[k] for k in range(len(programs))]
 
 
-def raise_failures(solutions: Sequence[Solution], where: str = "") -> None:
-    """Raise SolverError, naming all failed programs, if any has failed; ``where`` begins the message."""
+def raise_failures(solutions: Sequence[Solution], solver: str, where: str = "") -> None:
+    """Raise SolverError, naming all failed programs, if any has failed.
+
+    Parameters
+    ----------
+    solutions : sequence of Solution
+    solver : {"SCS", "ECOS", "Clarabel"}
+        The solver that diffcp would name.
+    where : str
+        Begins the message.
+    """
     failed = {k: one.status for k, one in enumerate(solutions) if one.status not in WITH_SOLUTION}
     if failed:
         listed = ", ".join(f"{k} ({status})" for k, status in failed.items())
-        what = f"no solution of program {listed}" if len(solutions) > 1 else f"the program is {failed[0]}"
-        message = f"{where}{what}; certificates are in .solutions of this error"
+        first = next(iter(failed.values()))
+        what = f"no solution of program {listed}" if len(solutions) > 1 else f"the program is {first}"
+        message = (
+            f"{where}{solver_message(first, solver)}: {what}; certificates are in .solutions of this error"
+        )
         raise SolverError(message, tuple((k,) for k in failed), tuple(failed.values()), solutions)
-
-
-def describe_solve(program: ConeProgram, found: Solution) -> dict[str, Any]:
-    """Return SCS's dictionary of information on a solve; times in milliseconds."""
-    half, status, info = found.x @ (program.P @ found.x) / 2, found.status, found.info
-    certain = {"infeasible": np.inf, "unbounded": -np.inf}.get(status, 0.0)
-    return {
-        "status": status,
-        "status_val": STATUS_VALUES[status],
-        "iter": info["iterations"],
-        "pobj": certain or half + program.c @ found.x,
-        "dobj": certain or -half - program.b @ found.y,
-        "setup_time": 1e3 * info["setup_time"],
-        "solve_time": 1e3 * (info["solve_time"] + info["refine_time"]),
-    }
 
 
 def transpose(rows: Iterable[Iterable[Any]]) -> tuple[list[Any], ...]:

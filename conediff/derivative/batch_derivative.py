@@ -89,6 +89,10 @@ class BatchDerivative(SecondOrder):
         forgotten = {"_factors": {}, "_derivatives": {}, "_may_send": False, "_pulls": []}
         return {**self.__dict__, **forgotten}
 
+    @property
+    def _progress(self) -> str:
+        return "differentiating" if self._settings.progress else ""
+
     def _cut(self) -> list[slice]:
         data = self._data
         sent = [data.P, data.A, data.b, data.c, *self._point, *self._point]
@@ -170,7 +174,7 @@ class BatchDerivative(SecondOrder):
         def sent(part: slice) -> tuple[Any, ...]:
             return part, self._data.take(part), self._point.take(part), mode, arguments(part)
 
-        run = backend(self._settings.executor, None).map
+        run = backend(self._settings.executor, None, self._progress).map
         try:
             return run(_answer_part, [self._solver, self._observability], self._parts, sent)
         except ExecutorError as error:
@@ -179,7 +183,7 @@ class BatchDerivative(SecondOrder):
 
     def _map_here(self, question: Callable[[KKTDerivative, slice], Any]) -> list[Any]:
         """Ask the derivative of every part, in threads of this process."""
-        run = ThreadBackend(self._settings.threads).map
+        run = backend(None, self._settings.threads, self._progress).map
         return run(question, (), self._parts, lambda part: (self._derivative_of(part), part))
 
     def _derivative_of(self, part: slice) -> KKTDerivative:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.errors import ParameterError
+from conediff.layer.attributes import check_attributes, check_finite
 from conediff.layer.calls import broadcast, check_count, expected_shape, leading_shape
 from conediff.layer.dtypes import output_dtype
 from conediff.layer.maps import ParameterSpec
-
-# Tolerance of declared attributes, relative to the largest entry of a value (no unit). Larger values accept
-# more asymmetric or indefinite matrices; smaller ones refuse matrices that rounding in double precision made
-# so.
-TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -179,116 +174,3 @@ def _stack(
 def _real_dtype(arrays: Sequence[NDArray[Any]]) -> np.dtype[Any]:
     names = [array.real.dtype.name for array in arrays]
     return np.dtype(output_dtype(names, lambda *real: np.result_type(*real).name, "float64"))
-
-
-def check_finite(spec: ParameterSpec, array: NDArray[Any]) -> None:
-    """Raise ParameterError at the first NaN or infinity."""
-    if not np.isfinite(array).all():
-        _refuse(spec, array, ~np.isfinite(array), "is not finite:")
-
-
-def check_attributes(spec: ParameterSpec, array: NDArray[Any], precision: float = 0.0) -> None:
-    """Raise ParameterError if a value violates a declared attribute or bound of its parameter.
-
-    The tolerance is relative to the largest entry: 1e-7 in double precision, 100 roundings in lower
-    precision.
-    """
-    if array.size == 0 or not (
-        spec.attributes or spec.log or spec.lower is not None or spec.upper is not None
-    ):
-        return
-    if array.dtype.kind in "fc":
-        precision = max(precision, float(np.finfo(array.real.dtype).eps))
-    slack = max(TOLERANCE, 100 * precision) * float(np.abs(array).max())
-    if spec.log and not (array.real > 0).all():
-        _refuse(spec, array, ~(array.real > 0), "must be positive in a geometric program, but")
-    for attribute in spec.attributes:
-        if attribute in _VIOLATED:
-            bad = _VIOLATED[attribute](array, slack)
-        elif attribute in ("diag", "sparsity") and spec.pattern is not None:
-            bad = _off_pattern(spec, array, slack)
-        else:
-            continue
-        if bad.any():
-            _refuse(spec, array, bad, f"is declared {_WORDS.get(attribute, attribute)}, but", slack)
-        if attribute in ("PSD", "NSD"):
-            _check_definite(spec, array, slack, attribute)
-    for bound, sign, word in ((spec.lower, 1, "below"), (spec.upper, -1, "above")):
-        if bound is not None:
-            bad = sign * (array.real - bound) < -slack
-            if bad.any():
-                _refuse(spec, array, bad, f"is {word} its declared bound:", slack)
-
-
-def _check_definite(spec: ParameterSpec, array: NDArray[Any], slack: float, attribute: str) -> None:
-    """Raise ParameterError if a symmetric matrix has an eigenvalue of the wrong sign."""
-    values = np.linalg.eigvalsh(array.astype(np.result_type(array.dtype, np.float64)))
-    word, extreme = ("smallest", values[..., 0]) if attribute == "PSD" else ("largest", values[..., -1])
-    bad = extreme < -slack if attribute == "PSD" else extreme > slack
-    if bad.any():
-        where = _first(spec, bad)
-        raise ParameterError(
-            f"parameter {spec.name!r} is declared {attribute}, but the {word} eigenvalue of {where[0]} is "
-            f"{extreme[where[1]]:.3g}{_opting_out(slack)}"
-        )
-
-
-def _off_symmetry(array: NDArray[Any], slack: float) -> Any:
-    return np.abs(array - array.conj().swapaxes(-1, -2)) > slack
-
-
-# For each attribute, a function that returns True at the entries that violate it by more than a slack.
-_VIOLATED: dict[str, Callable[[NDArray[Any], float], Any]] = {
-    "nonneg": lambda a, slack: a < -slack,
-    "nonpos": lambda a, slack: a > slack,
-    "pos": lambda a, slack: a <= 0,
-    "neg": lambda a, slack: a >= 0,
-    "imag": lambda a, slack: np.abs(a.real) > slack,
-    "symmetric": _off_symmetry,
-    "hermitian": _off_symmetry,
-    "PSD": _off_symmetry,
-    "NSD": _off_symmetry,
-    "integer": lambda a, slack: np.abs(a - np.round(a.real)) > slack,
-    "boolean": lambda a, slack: np.minimum(np.abs(a), np.abs(a - 1)) > slack,
-}
-
-
-# How messages name attributes whose names do not say everything.
-_WORDS = {
-    "PSD": "PSD, hence symmetric (Hermitian if complex)",
-    "NSD": "NSD, hence symmetric (Hermitian if complex)",
-    "sparsity": "sparse, zero outside of its pattern",
-}
-
-
-def _off_pattern(spec: ParameterSpec, array: NDArray[Any], slack: float) -> Any:
-    outside = np.ones(int(np.prod(spec.shape)), dtype=bool)
-    outside[spec.pattern] = False
-    return (np.abs(array) > slack) & outside.reshape(spec.shape)
-
-
-def _refuse(
-    spec: ParameterSpec, array: NDArray[Any], bad: NDArray[np.bool_], what: str, slack: float | None = None
-) -> None:
-    where, index = _first(spec, bad)
-    said = f"{where} is {array[index]}"
-    if "symmetric" in what or "hermitian" in what:
-        mirrored = (*index[:-2], index[-1], index[-2])
-        said += f" and {_place(spec, mirrored)} is {array[mirrored]}"
-    raise ParameterError(f"parameter {spec.name!r} {what} {said}{_opting_out(slack)}")
-
-
-def _first(spec: ParameterSpec, bad: NDArray[np.bool_]) -> tuple[str, tuple[int, ...]]:
-    """Return the first entry where ``bad`` is True, as text and as an index."""
-    index = tuple(int(i) for i in np.argwhere(bad)[0]) if np.ndim(bad) else ()
-    return _place(spec, index), index
-
-
-def _place(spec: ParameterSpec, index: tuple[int, ...]) -> str:
-    return f"{spec.name}[{', '.join(map(str, index))}]" if index else spec.name
-
-
-def _opting_out(slack: float | None) -> str:
-    if slack is None:
-        return ""
-    return f" (tolerance {slack:.1e}; solver_args={{'validate': False}} skips this check)"

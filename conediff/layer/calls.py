@@ -6,11 +6,14 @@ Used before values are read (`arguments`), and by adapters before there are any 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from conediff.layer.maps import ParameterSpec
 
 Shape = tuple[Any, ...]  # of int, or None for a size that is not known yet
+# How messages on missing values begin, word for word as cvxpylayers says it.
+EACH = "A tensor must be provided for each CVXPY parameter"
 
 
 def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each parameter") -> None:
@@ -24,7 +27,22 @@ def check_count(names: Sequence[str], items: Sequence[Any], whose: str = "each p
     if len(items) != len(names):
         expected = ", ".join(map(repr, names)) or "none"
         raise ValueError(
-            f"a value must be provided for {whose}: expected {len(names)} ({expected}), got {len(items)}"
+            f"{EACH}; received {len(items)} tensors, expected {len(names)}: one for {whose} ({expected})"
+        )
+
+
+def check_single_output(single_output: bool, count: int) -> None:
+    """Check that a layer that returns its only output itself has one.
+
+    Raises
+    ------
+    ValueError
+        If it has more, or none.
+    """
+    if single_output and count != 1:
+        raise ValueError(
+            f"single_output: the layer returns {count} variables, not one: leave it out, or ask for one of "
+            "them only"
         )
 
 
@@ -81,7 +99,7 @@ def batch_shape(specs: Sequence[ParameterSpec], shapes: Sequence[Shape]) -> Shap
     ------
     ValueError
         If the number of the shapes or a shape does not fit the parameters, or the leading dimensions do not
-        broadcast.
+        go together; see `broadcast`.
     """
     check_count([spec.name for spec in specs], shapes)
     leading = [leading_shape(spec, tuple(shape)) for spec, shape in zip(specs, shapes, strict=True)]
@@ -112,20 +130,63 @@ def expected_shape(spec: ParameterSpec) -> str:
 
 
 def broadcast(specs: Sequence[ParameterSpec], shapes: Sequence[Shape], leading: Sequence[Shape]) -> Shape:
-    """Broadcast the leading dimensions, as NumPy does.
+    """Broadcast the leading dimensions, as NumPy does, of parameters that have the same number of them.
 
-    A size that is not known yields to one that is known and is not 1.
+    A parameter without leading dimensions is shared by all elements. A size that is not known yields to one
+    that is known and is not 1.
 
     Raises
     ------
     ValueError
-        If they do not broadcast; the message gives the whole shapes.
+        If two parameters have leading dimensions, but not as many; or if the sizes do not broadcast. The
+        message gives the whole shapes, and axes of length 1 to squeeze if that helps.
+
+    Notes
+    -----
+    NumPy would take a scalar parameter of shape (B, 1) beside a vector parameter of shape (B, n) for B x B
+    programs: B times the work, and a loss on (B, B, n) that other shapes broadcast against silently.
     """
-    depth = max(map(len, leading), default=0)
-    sizes = list(zip(*((1,) * (depth - len(lead)) + tuple(lead) for lead in leading), strict=True))
-    if any(len(set(axis) - {1, None}) > 1 for axis in sizes):
-        got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
+    batched = [k for k, lead in enumerate(leading) if lead]
+    got = ", ".join(f"{spec.name!r} {tuple(shape)}" for spec, shape in zip(specs, shapes, strict=True))
+    if len({len(leading[k]) for k in batched}) > 1:
+        counts = ", ".join(f"{specs[k].name!r} has {len(leading[k])}" for k in batched)
+        raise ValueError(
+            f"Inconsistent batch sizes: parameters must have the same number of leading dimensions, or none; "
+            f"{counts}; got {got}. {_suggest_squeeze(specs, leading, batched)}"
+        )
+    sizes = list(zip(*(leading[k] for k in batched), strict=True))
+    if not all(map(_broadcasts, sizes)):
         raise ValueError(
             f"Inconsistent batch sizes: the leading dimensions of the parameters do not broadcast; got {got}"
         )
     return tuple(next((k for k in axis if k not in (1, None)), None if None in axis else 1) for axis in sizes)
+
+
+def _broadcasts(axis: Sequence[int | None]) -> bool:
+    return len(set(axis) - {1, None}) <= 1
+
+
+def _suggest_squeeze(specs: Sequence[ParameterSpec], leading: Sequence[Shape], batched: Sequence[int]) -> str:
+    """Say which axes to squeeze, so that all parameters have as few leading dimensions as any has."""
+    depth = min(len(leading[k]) for k in batched)
+    common = [leading[k] for k in batched if len(leading[k]) == depth]
+    advice = []
+    for k in batched:
+        lead = leading[k]
+        if len(lead) == depth:
+            continue
+        for kept in combinations(range(len(lead)), depth):  # the last axes are squeezed first
+            rest = tuple(lead[i] for i in kept)
+            gone = [i for i in range(len(lead)) if i not in kept]
+            if all(lead[i] == 1 for i in gone) and all(map(_broadcasts, zip(*common, rest, strict=True))):
+                common.append(rest)
+                axes = " and ".join(map(str, gone))
+                word = "axis" if len(gone) == 1 else "axes"
+                advice.append(f"{word} {axes} of {specs[k].name!r}, to shape {rest + specs[k].shape}")
+                break
+        else:
+            return (
+                "Give each parameter that has some the same number of leading dimensions, with size 1 where "
+                "elements share its value."
+            )
+    return f"Squeeze {', and '.join(advice)}."

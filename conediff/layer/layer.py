@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from conediff.api.summary import print_verbose
 from conediff.compat.cvxpylayers import FOREIGN, read_constructor_arguments, translate_arguments
 from conediff.layer.arguments import Arguments
+from conediff.layer.calls import check_single_output
 from conediff.layer.compiled import CompiledProblem
+from conediff.layer.inputs import Inputs
 from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.layer.solution import LayerSolution
 from conediff.program import Point
@@ -42,11 +45,13 @@ class CvxpyLayer:
         ``concurrent.futures.Executor``, whose workers solve), ``on_failure``, ``warm_start``, ``validate``,
         and the settings of SCS (``eps``, ``max_iters``, ...). Those of cvxpylayers are translated: ``mode``,
         ``n_jobs_forward``, ``n_jobs_backward``, ``solve_method``.
+    single_output : bool
+        Whether calls return the only output itself, instead of a tuple of one.
     solver : str, optional
         As in cvxpylayers, as are the next three arguments: SCS and Clarabel come first if they are named;
         with another name SCS does, and a warning says so.
     verbose : bool
-        Whether SCS prints its progress.
+        Whether SCS and Clarabel print their progress, and conediff its result.
     canon_backend : str, optional
         Has no effect.
     custom_method : object
@@ -83,6 +88,7 @@ class CvxpyLayer:
         gp: bool = False,
         solver_args: Mapping[str, Any] | None = None,
         *,
+        single_output: bool = False,
         solver: str | None = None,
         verbose: bool = False,
         canon_backend: str | None = None,
@@ -92,7 +98,9 @@ class CvxpyLayer:
 
         gp, solver_args = read_constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = _updated(Settings(), solver_args)
-        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings)
+        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings, parameters)
+        check_single_output(single_output, len(self.outputs))
+        self.single_output = single_output
 
     @classmethod
     def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
@@ -101,8 +109,10 @@ class CvxpyLayer:
         layer._setup(maps, _updated(Settings(), solver_args))
         return layer
 
-    def _setup(self, maps: ProblemMaps, settings: Settings) -> None:
+    def _setup(self, maps: ProblemMaps, settings: Settings, parameters: Sequence[Any] = ()) -> None:
         self.maps = maps
+        self.single_output = False
+        self.inputs = Inputs(maps.parameters, parameters)
         self.settings = settings
         self.info: dict[str, Any] = {}
         self._compiled = CompiledProblem(maps)
@@ -119,29 +129,39 @@ class CvxpyLayer:
         """Names, kinds and shapes of what calls return."""
         return self.maps.outputs
 
-    def __call__(
-        self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None
-    ) -> tuple[NDArray[Any], ...]:
-        """Solve, and return the values of the variables; see `solve`."""
-        return self.solve(*values, solver_args=solver_args).values
+    def __call__(self, *values: Any, solver_args: Mapping[str, Any] | None = None, **named: Any) -> Any:
+        """Solve, and return the values of the variables; see `solve`.
+
+        Returns
+        -------
+        tuple of arrays, shape (*batch, *variable.shape)
+            Or the array itself with ``single_output``.
+        """
+        found = self.solve(*values, solver_args=solver_args, **named).values
+        return found[0] if self.single_output else found
 
     def solve(
         self,
-        *values: ArrayLike,
+        *values: Any,
         solver_args: Mapping[str, Any] | None = None,
         precision: float | Sequence[float] = 0.0,
+        **named: Any,
     ) -> LayerSolution:
         """Solve the problem for a batch of parameters.
 
         Parameters
         ----------
         *values : arrays, shape (..., *parameter.shape)
-            One for each parameter, in order; leading dimensions are the batch, and broadcast.
+            One for each parameter, in order; or one mapping to them from the parameters or their names.
+            Without values the parameters' own are taken (``parameter.value``). Leading dimensions are the
+            batch. Parameters that have some must have the same number of them, which broadcast.
         solver_args : mapping, optional
             Overrides the layer's defaults for this call.
         precision : float or sequence of float
             Relative rounding error of the values, or of each one, for adapters that convert from a coarser
             dtype. Declared attributes (PSD, ...) are then checked with a larger tolerance.
+        **named : arrays
+            The values by the parameters' names, in place of ``values``.
 
         Returns
         -------
@@ -168,10 +188,14 @@ class CvxpyLayer:
             If workers of the executor were lost, and this process solved their parts.
         """
         settings = _updated(self.settings, solver_args)
-        arguments = Arguments.read(self.parameters, values, settings.validate, precision)
+        given = self.inputs.ordered(values, named)
+        if self.parameters and not given:
+            given = self.inputs.own_values()
+        arguments = Arguments.read(self.parameters, given, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
         result = self._compiled.solver.solve(data, settings, self._start(settings, arguments))
+        print_verbose(result, settings)
         solution = LayerSolution(self._compiled, arguments, data, d, result, settings)
         self.info = solution.info
         if settings.warm_start is True:

@@ -1,4 +1,4 @@
-"""Jacobians and Hessians of a layer's solution, column by column."""
+"""Hessians of a layer's solution, column by column; `many` has Jacobians."""
 
 from __future__ import annotations
 
@@ -13,28 +13,6 @@ if TYPE_CHECKING:
 
 Matrix = tuple[tuple[NDArray[Any], ...], ...]
 Shapes = list[tuple[int, ...]]
-
-
-def jacobian(solution: LayerSolution) -> Matrix:
-    """See `LayerSolution.jacobian`."""
-    values, parameters = _shapes(solution)
-    batch = solution.batch
-    if _entries(parameters) <= _entries(values):
-        pushed = [solution.jvp(*unit) for unit in _units(parameters)]
-        return _blocks(pushed, [batch + shape for shape in values], parameters)
-    units = ([np.broadcast_to(one, batch + one.shape) for one in unit] for unit in _units(values))
-    pulled = [solution.vjp(*unit, summed=False) for unit in units]
-    found = _blocks(pulled, [batch + shape for shape in parameters], values)
-    return tuple(
-        tuple(_turned(found[j][i], len(batch), len(parameter)) for j, parameter in enumerate(parameters))
-        for i in range(len(values))
-    )
-
-
-def _turned(block: NDArray[Any], batch: int, parameter: int) -> NDArray[Any]:
-    """Move the last axes, those of a value, in front of those of a parameter."""
-    axes = range(block.ndim)
-    return block.transpose(*axes[:batch], *axes[batch + parameter :], *axes[batch : batch + parameter])
 
 
 def hessian(

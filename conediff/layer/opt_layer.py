@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
-
-from numpy.typing import ArrayLike
 
 from conediff.layer.layer import CvxpyLayer
 
@@ -54,12 +52,8 @@ class OptLayer(CvxpyLayer):
         from conediff.layer.canonical import build_problem
 
         problem = build_problem(variables, parameters, objective, inequalities, equalities)
-        super().__init__(problem, parameters, variables, solver_args=solver_args)
-
-    def __call__(self, *values: ArrayLike, solver_args: Mapping[str, Any] | None = None) -> Any:
-        """Solve; return one array if there is one variable."""
-        result = super().__call__(*values, solver_args=solver_args)
-        return result[0] if len(result) == 1 else result
+        single_output = len(variables) == 1
+        super().__init__(problem, parameters, variables, solver_args=solver_args, single_output=single_output)
 
 
 class OptLayerMixin:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from conediff.api.failures import handle_failures
+from conediff.api.feasibility import find_infeasible
 from conediff.api.solution import Solutions, SolvedBatch, solve_info
+from conediff.api.summary import summarise
 from conediff.derivative import Diagnostics
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
-from conediff.layer.matrices import hessian, jacobian
+from conediff.layer.many import apply_to_each, count_of, jacobian
+from conediff.layer.matrices import hessian
 from conediff.layer.second_order import LayerDerivative
 from conediff.program import Array, ConeData
 from conediff.solver.result import SolveResult
@@ -57,7 +60,12 @@ class LayerSolution:
 
     def handle_failures(self) -> None:
         """Do with elements that failed as ``on_failure`` says; see `failures.handle_failures`."""
-        handle_failures(self.result, self._settings, self, self.batch)
+        infeasible = partial(find_infeasible, self._compiled.solver, self._data, self.result, self._settings)
+        handle_failures(self.result, self._settings, self, self.batch, infeasible)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.outputs)
+        return f"LayerSolution(({names}), batch={self.batch}: {summarise(self.result)})"
 
     @property
     def state(self) -> tuple[Array, Array, Array, NDArray[np.int8]]:
@@ -95,6 +103,16 @@ class LayerSolution:
         """How well the derivative is defined; of the elements that have a solution, in order."""
         return self.derivative.stack.diagnostics
 
+    @overload
+    def vjp(
+        self, *cotangents: ArrayLike | None, needed: None = None, summed: bool = True
+    ) -> tuple[NDArray[Any], ...]: ...
+
+    @overload
+    def vjp(
+        self, *cotangents: ArrayLike | None, needed: Sequence[bool], summed: bool = True
+    ) -> tuple[NDArray[Any] | None, ...]: ...
+
     def vjp(
         self,
         *cotangents: ArrayLike | None,
@@ -106,7 +124,8 @@ class LayerSolution:
         Parameters
         ----------
         *cotangents : arrays, shape (*batch, *shape), or None
-            One for each value, in order; None means zero.
+            One for each value, in order; None means zero. With one more axis in front, of the same length
+            for all, many cotangents at once; so have the results.
         needed : sequence of bool, optional
             Which parameters' cotangents to compute; all by default.
         summed : bool
@@ -132,6 +151,8 @@ class LayerSolution:
         AccuracyWarning
             If a linear solve fell short of its tolerance.
         """
+        if (count := count_of(cotangents, self.batch, self._maps.outputs, "cotangents")) is not None:
+            return apply_to_each(partial(self.vjp, needed=needed, summed=summed), cotangents, count)
         pulled = self.derivative.vjp(cotangents, needed, summed)
         self.count_degenerate()
         return pulled
@@ -144,7 +165,7 @@ class LayerSolution:
         *tangents : arrays, or None
             One for each parameter, in the shape in which it was passed, or one that broadcasts to
             (*batch, *shape), so that elements that share a value may have tangents of their own; None means
-            zero.
+            zero. Arrays of shape (k, *batch, *shape) are k tangents at once; the results have the axis too.
 
         Returns
         -------
@@ -161,6 +182,8 @@ class LayerSolution:
         DegeneracyWarning, AccuracyWarning
             As `vjp`.
         """
+        if (count := count_of(tangents, self.batch, self._maps.parameters, "tangents")) is not None:
+            return apply_to_each(self.jvp, tangents, count)
         pushed = self.derivative.jvp(tangents)
         self.count_degenerate()
         return pushed
@@ -235,29 +258,7 @@ class LayerSolution:
             for one, other in zip(turned.parameters, pulled.parameters, strict=True)
         )
 
-    def jacobian(self) -> tuple[tuple[NDArray[Any], ...], ...]:
-        """Return the derivatives of all values with respect to all parameters, for each element of the batch.
-
-        Returns
-        -------
-        tuple of tuples of arrays
-            ``jacobian()[i][j]`` of shape (*batch, *value_i.shape, *parameter_j.shape).
-
-        Raises
-        ------
-        ValueError
-            If a parameter or a value is complex.
-
-        Warns
-        -----
-        DegeneracyWarning, AccuracyWarning
-            As `vjp`.
-
-        Notes
-        -----
-        One solve for each entry of a parameter, or of a value, whichever are fewer.
-        """
-        return jacobian(self)
+    jacobian = jacobian
 
     def hessian(
         self,

@@ -2,7 +2,7 @@
 
 `backend` returns one or the other; both cut a stack into parts and map a function over them. ``threads`` has
 the pool of threads, ``executor`` sends jobs to any ``concurrent.futures.Executor``, ``interrupts`` keeps
-ctrl-C working while SCS runs.
+ctrl-C working while SCS runs, ``progress`` shows how far a map is.
 """
 
 from conediff.parallel.backend import Backend, backend

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, Protocol
 
 from conediff.parallel.executor import ExecutorBackend
+from conediff.parallel.progress import progress_bar
 from conediff.parallel.threads import ThreadBackend
 
 # Returns the arguments for a part.
@@ -37,10 +38,45 @@ class Backend(Protocol):
         shared: Sequence[Any],
         parts: Sequence[slice],
         arguments: Arguments,
+        done: Callable[[slice], None] | None = None,
     ) -> list[Any]:
-        """Return ``[function(*shared, *arguments(part)) for part in parts]``."""
+        """Return ``[function(*shared, *arguments(part)) for part in parts]``; ``done(part)`` after each."""
 
 
-def backend(executor: Executor | None, threads: int | None) -> Backend:
-    """Return the workers of an executor, or threads of this process (all processors by default)."""
-    return ThreadBackend(threads) if executor is None else ExecutorBackend(executor)
+class ProgressBackend:
+    """Another back end, whose maps show a progress bar.
+
+    Parameters
+    ----------
+    inner : Backend
+    what : str
+        Stands in front of the bar.
+    """
+
+    def __init__(self, inner: Backend, what: str) -> None:
+        self.inner, self.what = inner, what
+
+    def parts(self, count: int, at_least: int, multiple: int, row_bytes: int) -> list[slice]:
+        """Cut a stack into parts, as the other back end does."""
+        return self.inner.parts(count, at_least, multiple, row_bytes)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        shared: Sequence[Any],
+        parts: Sequence[slice],
+        arguments: Arguments,
+        done: Callable[[slice], None] | None = None,
+    ) -> list[Any]:
+        """Return what the other back end returns, and show how many programs are done."""
+        with progress_bar(parts, self.what) as advance:
+            return self.inner.map(function, shared, parts, arguments, advance)
+
+
+def backend(executor: Executor | None, threads: int | None, progress: str = "") -> Backend:
+    """Return the workers of an executor, or threads of this process (all processors by default).
+
+    ``progress``, if it is not empty, stands in front of a bar that maps show.
+    """
+    chosen: Backend = ThreadBackend(threads) if executor is None else ExecutorBackend(executor)
+    return ProgressBackend(chosen, progress) if progress else chosen

@@ -51,6 +51,7 @@ class ExecutorBackend:
         shared: Sequence[Any],
         parts: Sequence[slice],
         arguments: Callable[[slice], tuple[Any, ...]],
+        done: Callable[[slice], None] | None = None,
     ) -> list[Any]:
         """Return ``[function(*shared, *arguments(part)) for part in parts]``.
 
@@ -63,6 +64,8 @@ class ExecutorBackend:
         parts : sequence of slice
         arguments : callable
             Returns the arguments for a part.
+        done : callable, optional
+            Called in this process with each part whose result has arrived.
 
         Raises
         ------
@@ -74,7 +77,9 @@ class ExecutorBackend:
         ConediffWarning
             If parts were lost with their workers, and were done in this process.
         """
-        return _Run(self.executor, shared, function, parts, arguments).run()
+        run = _Run(self.executor, shared, function, parts, arguments)
+        run.part_done = done
+        return run.run()
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class _Run:
         self.done: SimpleQueue[Future[Any]] = SimpleQueue()
         self.losses = [0] * len(parts)
         self.reason: BaseException | None = None  # why a part was lost or refused
+        self.part_done: Callable[[slice], None] | None = None
 
     def run(self) -> list[Any]:
         """Submit all parts, and collect the results in order."""
@@ -207,6 +213,8 @@ class _Run:
             self._submit(k, whole=True)
         else:
             (self.found[k],) = answer
+            if self.part_done is not None:
+                self.part_done(self.parts[k])
 
     def _completed(self) -> list[Any]:
         """Do in this process what the executor did not, and return all results in order."""
@@ -218,7 +226,7 @@ class _Run:
                 ConediffWarning,
             )
             lost = [self.parts[k] for k in rest]
-            here = ThreadBackend().map(self.function, self.shared, lost, self.arguments)
+            here = ThreadBackend().map(self.function, self.shared, lost, self.arguments, self.part_done)
             self.found.update(zip(rest, here, strict=True))
         return [self.found[k] for k in range(len(self.parts))]
 

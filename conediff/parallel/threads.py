@@ -45,16 +45,20 @@ class ThreadBackend:
         shared: Sequence[Any],
         parts: Sequence[slice],
         arguments: Callable[[slice], tuple[Any, ...]],
+        done: Callable[[slice], None] | None = None,
     ) -> list[Any]:
         """Return ``[function(*shared, *arguments(part)) for part in parts]``, with BLAS at one thread.
 
         NumPy does not warn inside: where data overflow, or a step fails, the results are not finite, and are
-        checked for it.
+        checked for it. ``done`` is called with each part that is done, in its thread.
         """
 
         def answer(part: slice) -> Any:
             with np.errstate(all="ignore"):  # of this thread
-                return function(*shared, *arguments(part))
+                result = function(*shared, *arguments(part))
+            if done is not None:
+                done(part)
+            return result
 
         with one_blas_thread():
             return list(mapper(self.threads)(answer, parts))

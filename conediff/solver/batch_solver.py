@@ -88,7 +88,12 @@ class BatchSolver:
             # on_failure and warm_start are dealt with in this process, and may be objects that cannot be
             # pickled.
             inner = replace(
-                settings, executor=None, threads=settings.threads or 1, on_failure="nan", warm_start=None
+                settings,
+                executor=None,
+                threads=settings.threads or 1,
+                on_failure="nan",
+                warm_start=None,
+                progress=False,
             )
         elif len(parts) > 1:
             inner = replace(settings, threads=1)
@@ -96,7 +101,7 @@ class BatchSolver:
         def arguments(part: slice) -> tuple[ConeData, Settings, Point | None]:
             return data.take(part), inner, None if start is None else start.take(part)
 
-        run = backend(settings.executor, settings.threads).map
+        run = backend(settings.executor, settings.threads, "solving" if settings.progress else "").map
         result = SolveResult.joined(run(_solve_part, [self], parts, arguments))
         if settings.executor is not None:
             result.factors = []  # workers of other processes cannot return theirs: all are treated alike

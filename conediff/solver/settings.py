@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from conediff.errors import ConediffWarning, warn
+from conediff.parallel.progress import check_tqdm
 from conediff.solver.clarabel_settings import CLARABEL_SETTINGS, checked_clarabel_settings
 from conediff.solver.scs_settings import SCS_SETTINGS, checked_number, checked_settings
 
@@ -55,6 +56,9 @@ class Settings:
         Seconds for a whole call, all stages of the solve schedule and all elements together; None or 0 is no
         limit. It is checked between runs of the solvers, within them, and between Newton steps, so one long
         factorisation may exceed it.
+    progress : bool
+        Whether solves and derivatives show a progress bar (tqdm), which advances with each part of a large
+        batch.
     scs, clarabel : mapping
         Passed through to SCS and Clarabel.
     deadline : float
@@ -71,6 +75,7 @@ class Settings:
     warm_start: Any = None
     validate: bool = True
     time_limit_secs: float | None = None
+    progress: bool = False
     scs: Mapping[str, Any] = field(default_factory=dict)
     clarabel: Mapping[str, Any] = field(default_factory=dict)
     deadline: float = math.inf
@@ -78,9 +83,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not (isinstance(self.tol, Real) and 0 < self.tol < 1):
             raise ValueError(f"tol must lie between 0 and 1, got {self.tol!r}")
-        for name in ("refine", "validate"):
+        for name in ("refine", "validate", "progress"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.progress:
+            check_tqdm()
         if self.solver not in SOLVERS:
             raise ValueError(
                 f"solver must be one of {', '.join(map(repr, SOLVERS))}, got {self.solver!r:.80}"

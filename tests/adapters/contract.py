@@ -5,6 +5,7 @@ A test module of an adapter provides an `Adapter` and calls the checks with it, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 import cvxpy as cp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import conediff as cd
@@ -183,6 +186,11 @@ def _geometric() -> Stated:
     return problem, [a, b], [x, y, problem.objective]
 
 
+def _line() -> Stated:
+    x, p, q = cp.Variable(2), cp.Parameter(name="p"), cp.Parameter(2, name="q")
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - q) + p * cp.sum(x))), [p, q], [x]
+
+
 CASES = (
     Case("quadratic", _quadratic, _quadratic_values),
     Case("box", _box, _normal((4,))),
@@ -200,6 +208,7 @@ CASES = (
     Case("geometric", _geometric, _uniform((), ()), gp=True),
 )
 QUADRATIC = CASES[0]
+LINE = Case("line", _line, _normal((), (2,)))  # solves in a millisecond
 
 
 # ---------------------------------------------------------------------- checks against the NumPy layer
@@ -263,10 +272,45 @@ def check_broadcasting(adapter: Adapter) -> None:
     """Parameters broadcast against each other; gradients come back in the shapes passed."""
     layer, oracle = QUADRATIC.build(adapter)
     A, b, lam = QUADRATIC.values()
-    values = [A, np.stack([b, 2 * b])[:, None], np.array([lam, 2 * lam, 3 * lam])]
+    values = [A, np.stack([b, 2 * b])[:, None], np.array([[lam, 2 * lam, 3 * lam]])]
     solution = oracle.solve(*values)
     assert solution.batch == (2, 3)
     _check_solution(adapter, layer, values, solution)
+
+
+def check_leading_dimensions(adapter: Adapter) -> None:
+    """Leading dimensions go together as `goes_together` says; else an error with the squeeze that helps."""
+    layer, _ = LINE.build(adapter)
+
+    @settings(max_examples=30, deadline=None, derandomize=True)
+    @given(st.tuples(*[st.lists(st.sampled_from((1, 2, 3)), max_size=2).map(tuple)] * 2))
+    def law(leads: tuple[tuple[int, ...], ...]) -> None:
+        p, q = LINE.values()
+        values = [np.broadcast_to(p, leads[0]), np.broadcast_to(q, (*leads[1], 2))]
+        batch = goes_together(*leads)
+        if batch is not None:
+            assert adapter.call(layer, values)[0].shape == (*batch, 2)
+            return
+        with pytest.raises(ValueError, match="Inconsistent batch sizes") as caught:
+            adapter.call(layer, values)
+        assert all(str(value.shape) in str(caught.value) for value in values)
+        for axis, name in re.findall(r"axis (\d) of '(\w)'", str(caught.value)):
+            k = "pq".index(name)
+            values[k] = values[k].squeeze(int(axis))
+            adapter.call(layer, values)
+
+    law()
+
+
+def goes_together(*leads: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the batch shape of parameters with these leading dimensions; None if there is none."""
+    some = [lead for lead in leads if lead]
+    if len({len(lead) for lead in some}) > 1:
+        return None
+    try:
+        return np.broadcast_shapes(*some)
+    except ValueError:
+        return None
 
 
 def check_empty_batch(adapter: Adapter) -> None:
@@ -423,8 +467,8 @@ def check_linear_program(adapter: Adapter) -> None:
 _A, _B, _LAM = np.ones((4, 3)), np.ones(4), np.ones(())
 # What is passed to the quadratic case, the error, and what its message says.
 BAD_CALLS: tuple[tuple[str, list[Any], type[Exception], str], ...] = (
-    ("too few", [_A, _B], ValueError, "expected 3"),
-    ("too many", [_A, _B, _LAM, _LAM], ValueError, "expected 3"),
+    ("too few", [_A, _B], ValueError, r"A tensor must be provided for each CVXPY parameter; received 2 t.*3"),
+    ("too many", [_A, _B, _LAM, _LAM], ValueError, "received 4 tensors, expected 3"),
     ("shape", [_A, np.ones(5), _LAM], ValueError, "Invalid parameter shape"),
     ("dimensionality", [np.ones(3), _B, _LAM], ValueError, "Invalid parameter dimensionality"),
     ("batch", [np.ones((2, 4, 3)), np.ones((3, 4)), _LAM], ValueError, "Inconsistent batch sizes"),
@@ -439,11 +483,26 @@ def bad_constructions() -> list[tuple[str, Callable[[Adapter], Any], type[Except
     x, p, other = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
     good = cp.Problem(cp.Minimize(cp.sum_squares(x - p)))
     bad = cp.Problem(cp.Minimize(cp.sum_squares(x - cp.multiply(p, p))))
+    concave = cp.Problem(cp.Minimize(cp.sum(cp.multiply(p, cp.abs(x)))))
     return [
         ("parameters", lambda a: a.layer(good, [other], [x]), ValueError, "exactly match problem.parameters"),
         ("variables", lambda a: a.layer(good, [p], [cp.Variable()]), ValueError, "a subset of problem.var"),
+        ("argument", lambda a: a.layer(good, [p], [x, other]), ValueError, "Argument `variables`"),
         ("list", lambda a: a.layer(good, p, [x]), ValueError, "must be provided as a list or tuple"),
-        ("dpp", lambda a: a.layer(bad, [p], [x]), cd.DPPError, "Problem must be DPP"),
+        ("dpp", lambda a: a.layer(bad, [p], [x]), cd.DPPError, r"Problem must be DPP\."),
+        ("dpp first", lambda a: a.layer(bad, [other], [other]), cd.DPPError, r"^Problem must be DPP\."),
+        (
+            "no dcp",
+            lambda a: a.layer(concave, [], [p]),
+            ValueError,
+            r"^Problem must be DPP\..* be DCP \(convex",
+        ),
+        (
+            "dgp",
+            lambda a: a.layer(bad, [p], [x], gp=True),
+            ValueError,
+            "^Problem must be DPP for geometric p",
+        ),
         ("name", lambda a: a.layer(good, [p], [x], solver_args={"epz": 1}), TypeError, "unknown solver arg"),
     ]
 

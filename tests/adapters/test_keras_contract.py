@@ -130,6 +130,7 @@ def test_second_derivatives(adapter, case, mode):
     "check",
     [
         contract.check_broadcasting,
+        contract.check_leading_dimensions,
         contract.check_empty_batch,
         contract.check_executor,
         contract.check_projection,

@@ -108,7 +108,7 @@ def test_output_shapes():
     layer = least_norm()
     assert layer.compute_output_shape([(2, 3), (None, 2)]) == ((None, 3),)
     assert layer.compute_output_shape((2, 3), (7, 1, 2)) == ((7, 1, 3),)
-    assert layer.compute_output_shape({"A": (9, 1, 2, 3), "b": (4, 2)}) == ((9, 4, 3),)
+    assert layer.compute_output_shape({"A": (9, 1, 2, 3), "b": (1, 4, 2)}) == ((9, 4, 3),)
     assert projection(single_output=True).compute_output_shape((None, 4)) == (None, 4)
 
 
@@ -118,7 +118,7 @@ def test_output_shapes():
         ([(2, 4), (2,)], "Invalid parameter shape for parameter 'A'"),
         ([(3,), (2,)], "Invalid parameter dimensionality"),
         ([(5, 2, 3), (4, 2)], "Inconsistent batch sizes"),
-        ([(2, 3)], "expected 2 .*'A', 'b'.*, got 1"),
+        ([(2, 3)], "received 1 tensors, expected 2: .*'A', 'b'"),
         ({"A": (2, 3), "c": (2,)}, "by the names"),
     ],
 )
@@ -134,7 +134,7 @@ def test_bad_shapes_are_found_before_data(shapes, message):
 
 
 def test_none_is_no_value():
-    layer, message = least_norm(), "a value must be provided for each parameter.* None for 'b'"
+    layer, message = least_norm(), "A tensor must be provided for each CVXPY parameter: got None for 'b'"
     for values, shapes in (([A, None], [(2, 3), None]), ({"A": A, "b": None}, {"A": (2, 3), "b": None})):
         with pytest.raises(ValueError, match=message):
             layer.call(values)
@@ -292,7 +292,7 @@ def test_weights_leave_the_other_parameters_to_calls():
     for form in (B, [B], {"b": B}):
         np.testing.assert_allclose(layer(form), X, rtol=1e-4, atol=1e-5)
     assert layer.compute_output_shape((None, 2)) == (None, 3)
-    with pytest.raises(ValueError, match=r"expected 1 \('b'\), got 2"):
+    with pytest.raises(ValueError, match=r"received 2 tensors, expected 1: .*\('b'\)"):
         layer(A, B)
     model = keras.Sequential([keras.Input((2,)), layer])
     assert model.output_shape == (None, 3)

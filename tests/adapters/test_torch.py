@@ -109,6 +109,7 @@ def test_oracle(case, batch):
     "check",
     [
         contract.check_broadcasting,
+        contract.check_leading_dimensions,
         contract.check_empty_batch,
         contract.check_executor,
         contract.check_failures,

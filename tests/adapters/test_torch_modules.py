@@ -500,3 +500,51 @@ def test_an_exported_graph_is_refused_in_another_process(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "graph.pt2")]
     result = subprocess.run(command, env=env, capture_output=True, text=True)
     assert result.returncode == 1 and "made by another process" in result.stderr
+
+
+# ---------------------------------------------------------------------- calls by name or by object
+
+
+def test_calls_by_name_and_by_object():
+    problem, (A, b, lam), outputs = contract.QUADRATIC.state()
+    layer = ct.CvxpyLayer(problem, [A, b, lam], outputs)
+    values = [torch.tensor(v, requires_grad=True) for v in contract.QUADRATIC.values((2,))]
+    expected = layer(*values)
+    names = [spec.name for spec in layer.numpy_layer.parameters]
+    by_name = dict(zip(names, values, strict=True))
+    by_object = {lam: values[2], A: values[0], b: values[1]}
+    functional = ct.functional.solve(layer.numpy_layer, by_object)
+    for found in (layer(by_name), layer(**by_name), layer(by_object), functional):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+    gradients = torch.autograd.grad(layer(by_object)[0].sum(), values)
+    for one, other in zip(gradients, torch.autograd.grad(expected[0].sum(), values), strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ValueError, match="expected values by the names"):
+        layer({A: values[0]})
+    with pytest.raises(TypeError, match="by position or by name"):
+        layer(values[0], **{names[1]: values[1]})
+    with pytest.raises(ValueError, match="received 0 tensors, expected 3"):
+        layer()
+
+
+# ---------------------------------------------------------------------- a tensor in place of a tuple
+
+
+def test_single_output_in_a_sequential_model():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [cp.sum(x) == 1, x >= 0])
+    layer = ct.CvxpyLayer(problem, [c], [x], single_output=True)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), layer, torch.nn.Linear(2, 1))
+    inputs = torch.randn(5, 3)
+    for net in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        output = net(inputs)
+        assert output.shape == (5, 1)
+        output.sum().backward()
+        assert net[0].weight.grad is not None
+    (alone,) = ct.CvxpyLayer(problem, [c], [x])(torch.ones(2))
+    torch.testing.assert_close(layer(torch.ones(2)), alone)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), model(inputs))
+    with pytest.raises(ValueError, match="single_output: the layer returns 2 variables, not one"):
+        ct.CvxpyLayer(problem, [c], [x, problem.objective], single_output=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import itertools
 
+import cvxpy as cp
+import numpy as np
 import pytest
 
 from tests.adapters import contract
@@ -77,10 +79,58 @@ def test_gradcheck(case):
     )
 
 
+EYE = np.eye(3)
+ROOT = np.array([[1.0, 0.2], [-0.3, 2.0], [0.5, 0.1]])
+SYMMETRIC = np.array([[1.0, 0.3, -2.0], [0.3, 0.0, 0.7], [-2.0, 0.7, -0.5]])
+# cvxpy's attributes, each with a value that has it.
+ATTRIBUTES = {
+    "symmetric": ({"symmetric": True}, SYMMETRIC),
+    "large and symmetric": ({"symmetric": True}, 1e3 * SYMMETRIC),
+    "PSD": ({"PSD": True}, ROOT @ ROOT.T + EYE),
+    "PSD without full rank": ({"PSD": True}, ROOT @ ROOT.T),
+    "NSD": ({"NSD": True}, -ROOT @ ROOT.T - EYE),
+    "NSD without full rank": ({"NSD": True}, -ROOT @ ROOT.T),
+    "diag": ({"diag": True}, np.diag([1.0, 0.0, -2.0])),
+    "sparsity": ({"sparsity": [(0, 1, 2), (1, 1, 0)]}, np.array([[0, 1.0, 0], [0, 2, 0], [-3, 0, 0]])),
+    "nonneg": ({"nonneg": True}, np.abs(SYMMETRIC) + 0.1),
+    "pos": ({"pos": True}, np.abs(SYMMETRIC) + 0.1),
+    "nonpos": ({"nonpos": True}, -np.abs(SYMMETRIC) - 0.1),
+    "neg": ({"neg": True}, -np.abs(SYMMETRIC) - 0.1),
+    "bounds": ({"bounds": [-3, 3]}, SYMMETRIC),
+    "integer": ({"integer": True}, np.round(SYMMETRIC)),
+    "boolean": ({"boolean": True}, EYE),
+    "complex": ({"complex": True}, SYMMETRIC + 1j * SYMMETRIC[::-1]),
+    "hermitian": ({"hermitian": True}, SYMMETRIC + 1j * (np.triu(SYMMETRIC, 1) - np.tril(SYMMETRIC, -1))),
+    "imag": ({"imag": True}, 1j * SYMMETRIC),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_gradcheck_of_every_attribute(name):
+    """At torch's own step and tolerances, with the values checked: one entry at a time moves by 1e-6."""
+    attributes, value = ATTRIBUTES[name]
+    X, p = cp.Variable((3, 3), complex=np.iscomplexobj(value)), cp.Parameter((3, 3), **attributes)
+    weight = np.arange(1.0, 10).reshape(3, 3)
+    objective = cp.sum_squares(X - p) + 0.1 * cp.sum_squares(cp.multiply(weight, X))
+    bounded = cp.real(X) if X.is_complex() else X
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(objective), [bounded <= 1.5]), [p], [X])
+    tensor = torch.tensor(value, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (tensor,), check_forward_ad=True)
+
+
+def test_gradcheck_of_a_quadratic_form():
+    x, P = cp.Variable(3), cp.Parameter((3, 3), PSD=True)
+    objective = cp.quad_form(x, P) + cp.sum_squares(x - np.array([1.0, -2.0, 3.0]))
+    layer = ct.CvxpyLayer(cp.Problem(cp.Minimize(objective), [x <= 0.5]), [P], [x])
+    for value in (ROOT @ ROOT.T, ROOT @ ROOT.T + EYE):
+        assert torch.autograd.gradcheck(layer, (torch.tensor(value, requires_grad=True),))
+
+
 def test_gradcheck_of_broadcast_parameters(layer, values):
     A, b, lam = (v.clone().requires_grad_() for v in values)
     assert torch.autograd.gradcheck(
-        lambda A, b, lam: layer(A[0], b[:2, None], lam)[0],
+        lambda A, b, lam: layer(A[0], b[:2, None], lam[None])[0],
         (A, b, lam),
         eps=1e-5,
         atol=1e-5,
@@ -140,7 +190,10 @@ def test_vmap_of_a_batch(layer, values):
     rows = vmap(jacrev(lambda b: layer(A, b, lam)[0].sum(0)))(b)[2]
     close(rows, jacrev(lambda b: layer(A, b, lam)[0].sum(0))(b[2]))
     # A mapped parameter with fewer batch dimensions than another has.
-    close(vmap(lambda lam: layer(A, b[:, None], lam)[0])(lam)[2, 1, 0], layer(A[0], b[1], lam[2])[0])
+    close(vmap(lambda lam: layer(A[None], b[:, None], lam)[0])(lam)[2, 1, 0], layer(A[0], b[1], lam[2])[0])
+    # As without vmap: a feature axis of a scalar parameter is no batch.
+    with pytest.raises(ValueError, match="Squeeze axis 1 of"):
+        vmap(lambda lam: layer(A, b, lam[:, None]))(lam.expand(2, 3))
 
 
 def test_vmap_randomness_of_no_concern_and_failures_raise(layer, values):

@@ -61,6 +61,7 @@ def quiet():
         "solve_and_derivative",
         "solve_and_derivative_batch",
         "solve_and_derivative_internal",
+        "solve_internal",
         "solve_only",
         "solve_only_batch",
     ],
@@ -203,3 +204,44 @@ def test_a_layer_of_cvxpylayers_runs_on_it(monkeypatch):
         called.append(module.__name__)
     assert called == ["diffcp", "conediff.compat"]
     same(results[1], results[0], 1e-5)
+
+
+@pytest.mark.parametrize("method", ["SCS", "ECOS", "Clarabel"])
+def test_reports(method):
+    """The keys that callers read, the same words and values; SCS reports more about its own steps."""
+    if method == "ECOS":
+        pytest.importorskip("ecos")
+    [((A, b, c, cones), *_)] = programs("lp")
+    mine = ours.solve_and_derivative_internal(A, b, c, cones, solve_method=method)["info"]
+    other = theirs.solve_and_derivative_internal(A.copy(), b, c, cones, solve_method=method)["info"]
+    assert set(mine) <= set(other)
+    if method != "SCS":
+        assert set(mine) == set(other)
+    assert mine["status"] == other["status"] and mine["pobj"] == pytest.approx(other["pobj"], rel=1e-2)
+    assert mine.get("status_val") == other.get("status_val")
+
+
+@pytest.mark.parametrize("method", ["SCS", "ECOS"])
+def test_messages_that_programs_match_on(method):
+    """diffcp with Clarabel raises nothing."""
+    if method == "ECOS":
+        pytest.importorskip("ecos")
+    A = sp.csc_matrix([[1.0], [-1.0]])
+    start = rf"^Solver {method.lower()} returned status [iI]nfeasible"
+    for module in (ours, theirs):
+        with pytest.raises(module.SolverError, match=start):
+            module.solve_only(A.copy(), -np.ones(2), np.ones(1), {"z": 0, "l": 2}, solve_method=method)
+
+
+def test_cones():
+    cones = {"z": 1, "l": 2, "q": [3], "s": [3], "ep": 2, "ed": 1}
+    x = np.random.default_rng(0).standard_normal(1 + 2 + 3 + 6 + 6 + 3)
+    listed = ours.cones.parse_cone_dict(cones)
+    assert listed == theirs.cones.parse_cone_dict(cones)
+    for dual in (False, True):
+        np.testing.assert_allclose(
+            ours.cones.pi(x, listed, dual), theirs.cones.pi(x, listed, dual), atol=1e-7
+        )
+    X = ours.cones.unvec_symm(x[6:12], 3)
+    np.testing.assert_allclose(X, theirs.cones.unvec_symm(x[6:12], 3))
+    np.testing.assert_allclose(ours.cones.vec_symm(X), theirs.cones.vec_symm(X))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ import cvxpy as cp
 import numpy as np
 from cvxpy.error import DCPError, DGPError, SolverError
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
+from cvxpy.reductions.solvers import defines
 from cvxpy.reductions.solvers.conic_solvers.scs_conif import SCS
 
 from conediff.errors import ProblemError
+from conediff.layer.canonical._perspective import check_perspectives
 from conediff.program import Array
 
 # Errors that cvxpy's reductions raise in cases they do not handle, such as a parameter without a value.
@@ -29,6 +32,10 @@ _REDUCTION_ERRORS = (
 )
 
 
+NAME = "CONEDIFF"
+_registration = threading.RLock()
+
+
 class _ParametricSCS(SCS):  # type: ignore[misc]
     """cvxpy's interface to SCS, changed so that the program stays a function of the parameters."""
 
@@ -36,7 +43,7 @@ class _ParametricSCS(SCS):  # type: ignore[misc]
 
     def name(self) -> str:
         # cvxpy rejects solver objects with the name of one of its own solvers.
-        return "CONEDIFF"
+        return NAME
 
     def supports_quad_obj(self) -> bool:
         return True
@@ -114,14 +121,19 @@ def reduce_problem(problem: cp.Problem, gp: bool) -> Reduced:
     """
     # A new problem, because canonicalising the user's would overwrite its caches.
     copy = cp.Problem(problem.objective, problem.constraints)
+    solver, leaves = _ParametricSCS(), [*problem.parameters(), *problem.variables()]
     try:
-        with _without_values(problem.parameters()), warnings.catch_warnings():
+        with _registered(solver), _without_values(leaves), warnings.catch_warnings():
             # They concern backends and sparse values, which the user of a layer cannot change.
             warnings.simplefilter("ignore")
-            data, chain, inverse = copy.get_problem_data(_ParametricSCS(), gp=gp, enforce_dpp=True)
+            check_perspectives(problem, NAME)
+            data, chain, inverse = copy.get_problem_data(solver, gp=gp, enforce_dpp=True)
+    except ProblemError:
+        raise
     except (SolverError, DCPError, DGPError, *_REDUCTION_ERRORS) as error:
+        reason = str(error) or f"it raised a {type(error).__name__}"
         raise ProblemError(
-            f"cvxpy cannot turn this problem into a parametrised cone program: {error}"
+            f"cvxpy cannot turn this problem into a parametrised cone program: {reason}"
         ) from error
     program = data[cp.settings.PARAM_PROB]
     if program.cone_dims.pnd:
@@ -130,16 +142,29 @@ def reduce_problem(problem: cp.Problem, gp: bool) -> Reduced:
 
 
 @contextmanager
-def _without_values(parameters: Sequence[Any]) -> Iterator[None]:
-    """Set the parameters' values to None inside the context.
+def _registered(solver: SCS) -> Iterator[None]:
+    """Let cvxpy find the solver by its name inside the context, as atoms do that canonicalise a problem."""
+    with _registration:
+        defines.SOLVER_MAP_CONIC[NAME] = solver
+        try:
+            yield
+        finally:
+            defines.SOLVER_MAP_CONIC.pop(NAME, None)
 
-    A reduction that reads a value would make it a constant of the maps; without values it fails instead.
+
+@contextmanager
+def _without_values(leaves: Sequence[Any]) -> Iterator[None]:
+    """Set the values of parameters and variables to None inside the context.
+
+    A reduction that reads a parameter's value would make it a constant of the maps; without values it fails
+    instead. Of variables reductions take starting points for solvers, which conediff does not use, and some
+    fail for values that the problem does not have at its solution (sum_largest with a fractional k).
     """
-    values = [p._value for p in parameters]
-    for p in parameters:
-        p._value = None
+    values = [leaf._value for leaf in leaves]
+    for leaf in leaves:
+        leaf._value = None
     try:
         yield
     finally:
-        for p, value in zip(parameters, values, strict=True):
-            p._value = value
+        for leaf, value in zip(leaves, values, strict=True):
+            leaf._value = value

@@ -14,18 +14,20 @@ from conediff.layer.canonical._names import find_dual_owners, identify, label
 SYMMETRIC = ("symmetric", "PSD", "NSD")
 
 
+def check_problem(problem: Any) -> None:
+    """Raise TypeError if this is not a cvxpy Problem."""
+    if not isinstance(problem, cp.Problem):
+        raise TypeError(f"The layer's problem must be a cvxpy Problem, not {type(problem).__name__}.")
+
+
 def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
     """Check that the lists hold the problem's own parameters and variables, each once.
 
     Raises
     ------
-    TypeError
-        If the problem is not a cvxpy Problem.
     ValueError
         If a list is not a list, misses a parameter, or holds a foreign or repeated item.
     """
-    if not isinstance(problem, cp.Problem):
-        raise TypeError(f"The layer's problem must be a cvxpy Problem, not {type(problem).__name__}.")
     if not isinstance(parameters, list | tuple):
         raise ValueError("The layer's parameters must be provided as a list or tuple.")
     if not isinstance(variables, list | tuple):
@@ -45,8 +47,8 @@ def check_lists(problem: cp.Problem, parameters: Any, variables: Any) -> None:
     foreign = [label(v) for v in variables if v is not problem.objective and identify(v) not in known]
     if foreign:
         raise ValueError(
-            "The layer's variables must be a subset of problem.variables, of the dual variables of its "
-            f"constraints, and problem.objective; not the problem's: {', '.join(foreign)}."
+            "Argument `variables`: the layer's variables must be a subset of problem.variables, of the dual "
+            f"variables of its constraints, and problem.objective; not the problem's: {', '.join(foreign)}."
             + _suggest_output(variables, problem)
         )
     for kind, items in (("parameters", parameters), ("variables", variables)):

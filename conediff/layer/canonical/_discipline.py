@@ -20,6 +20,7 @@ from cvxpy.utilities import scopes
 
 from conediff.errors import DPPError, ProblemError
 from conediff.layer.canonical._advice import find_unsigned_factors, suggest_rewrite
+from conediff.layer.canonical._spelling import spell
 
 
 def check_convex(problem: cp.Problem, gp: bool) -> None:
@@ -48,7 +49,7 @@ def check_convex(problem: cp.Problem, gp: bool) -> None:
             f" The sign of {', '.join(names)} is not known: declare the parameter nonneg=True or nonpos=True."
         )
     reason = _explain(where, violation, "log-log " if gp else "")
-    raise ProblemError(f"Problem must be {rules}, but {where} is not{reason}.{hint}")
+    raise ProblemError(f"{_must_be_dpp(gp)} For that it must be {rules}, but {where} is not{reason}.{hint}")
 
 
 def check_dpp(problem: Any, gp: bool) -> None:
@@ -63,13 +64,18 @@ def check_dpp(problem: Any, gp: bool) -> None:
             problem, is_disciplined=lambda e: bool(e.is_dpp(context)), quad_form=not gp
         )
         reason = _explain(where, violation)
-        raise DPPError(f"Problem must be DPP, but {where} is not{reason}. {suggest_rewrite(violation)}")
+        raise DPPError(f"{_must_be_dpp(gp)} But {where} is not{reason}. {suggest_rewrite(violation)}")
     nested = None if gp else _find_nested_quad_form(problem.objective.expr)
     if nested is not None:
         raise DPPError(
-            f"Problem must be DPP, but the objective {problem.objective} is not, because {nested} is "
+            f"{_must_be_dpp(gp)} But the objective {spell(problem.objective)} is not, because {nested} is "
             f"inside another nonlinear function. {suggest_rewrite(nested)}"
         )
+
+
+def _must_be_dpp(gp: bool) -> str:
+    """Return the sentence that messages begin with, word for word as cvxpylayers says it."""
+    return "Problem must be DPP for geometric programming." if gp else "Problem must be DPP."
 
 
 def _locate(problem: cp.Problem, is_disciplined: Callable[[Any], bool], quad_form: bool) -> tuple[str, Any]:
@@ -83,7 +89,7 @@ def _locate(problem: cp.Problem, is_disciplined: Callable[[Any], bool], quad_for
         with _quad_form_scope(quad_form and objective):
             if is_disciplined(c):
                 continue
-            where = f"the objective {c}" if objective else f"the constraint {c}"
+            where = f"the objective {spell(c)}" if objective else f"the constraint {spell(c)}"
             for arg in c.args:
                 if not is_disciplined(arg):
                     return where, _find_smallest(arg, is_disciplined)
@@ -115,7 +121,7 @@ def _explain(where: str, violation: Any, log_log: str | None = None) -> str:
             return f": both sides of an equality must be {log_log}affine"
     if not isinstance(violation, Expression):
         return " (each term of it is, but not their combination)"
-    return "" if where.endswith(str(violation)) else f", because of {violation}"
+    return "" if where.endswith(spell(violation)) else f", because of {spell(violation)}"
 
 
 def _find_exponents(expression: Any) -> list[Any]:

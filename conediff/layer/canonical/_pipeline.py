@@ -8,7 +8,7 @@ from typing import Any
 import cvxpy as cp
 
 from conediff.layer.canonical._chain import reduce_problem
-from conediff.layer.canonical._checks import check_kind, check_lists
+from conediff.layer.canonical._checks import check_kind, check_lists, check_problem
 from conediff.layer.canonical._data import build_data_maps
 from conediff.layer.canonical._discipline import check_convex, check_dpp
 from conediff.layer.canonical._outputs import build_dual_specs, build_output_specs
@@ -53,10 +53,11 @@ def canonicalise(
     During this call the parameters' values are None, so cvxpy cannot treat a current value as a constant.
     Do not use the same problem in another thread meanwhile.
     """
-    check_lists(problem, parameters, variables)
+    check_problem(problem)
     check_kind(problem)
     check_convex(problem, gp)
     check_dpp(problem, gp)
+    check_lists(problem, parameters, variables)
     reduced = reduce_problem(problem, gp)
     specs = tuple(build_parameter_spec(p, reduced) for p in parameters)
     to_reduced = build_parameter_map(parameters, specs, reduced)

@@ -60,6 +60,10 @@ class ProblemMaps(ValueMaps):
         default_factory=dict, init=False, repr=False
     )
 
+    def __repr__(self) -> str:
+        ins, outs = (", ".join(spec.name for spec in specs) for specs in (self.parameters, self.outputs))
+        return f"ProblemMaps(({ins}) -> ({outs}), cones={dict(self.cones)})"
+
     @cached_property
     def spans(self) -> tuple[Span, ...]:
         """First feature of each parameter, and one past the last."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import clarabel
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 import conediff as cd
 import conediff.compat as diffcp
+from conediff.compat.arguments import read_settings
+from conediff.compat.cvxpylayers import translate_arguments
 from conediff.solver.batch_solver import BatchSolver
 from tests.programs import cotangent, curve, dense, distance, draw
 
@@ -220,14 +223,35 @@ def test_the_psd_cone_is_the_lower_triangle_by_columns():
     assert abs(DT(c, np.zeros(7), np.zeros(7))[2] @ x) < 1e-7
 
 
+CLARABEL = [name for name in dir(clarabel.DefaultSettings()) if not name.startswith("_")]
+
+
+def of_clarabel():
+    """Every setting of Clarabel, at Clarabel's default; diffcp sets whatever it is given."""
+    defaults = clarabel.DefaultSettings()
+    named = {name: getattr(defaults, name) for name in CLARABEL}
+    return {name: value for name, value in named.items() if not callable(value)} | {"verbose": False}
+
+
 @pytest.mark.parametrize("method", ["SCS", "ECOS", "Clarabel", "CLARABEL"])
 def test_solvers_are_accepted_with_their_own_keywords(method):
+    names = "abstol", "reltol", "feastol", "abstol_inacc", "reltol_inacc", "feastol_inacc"
     own = {
         "SCS": {"eps": 1e-8, "max_iters": 5000, "acceleration_lookback": 10, "verbose": False},
-        "ECOS": {"abstol": 1e-9, "reltol": 1e-9, "feastol": 1e-9, "max_iters": 2},
-    }.get(method, {"tol_gap_abs": 1e-9, "tol_feas": 1e-9, "max_iter": 50, "verbose": False})
+        "ECOS": {**dict.fromkeys(names, 1e-9), "max_iters": 2, "nitref": 3, "verbose": False},
+    }.get(method, of_clarabel())
     x, y, s = diffcp.solve_only(*GOOD, solve_method=method, **own)
     np.testing.assert_allclose((x[0], y[0], s[0]), (1, 1, 0), atol=1e-9)
+    if method == "CLARABEL":
+        assert len(own) > 40 and "tol_ktratio" in own
+    with pytest.raises(TypeError, match="tol_gap_abz"):
+        diffcp.solve_only(*GOOD, solve_method=method, **own, tol_gap_abz=1e-9)
+
+
+def test_clarabels_time_limit_is_ours():
+    assert read_settings({"solve_method": "Clarabel", "time_limit": 3.0}, 1)["time_limit_secs"] == 3.0
+    assert "time_limit_secs" not in read_settings({"solve_method": "Clarabel", "time_limit": np.inf}, 1)
+    assert translate_arguments({"solve_method": "Clarabel", "time_limit": 3.0})["time_limit_secs"] == 3.0
 
 
 def test_tolerances_tighten_but_never_loosen(monkeypatch):
@@ -253,12 +277,44 @@ def test_solve_and_derivative_internal():
     info = result["info"]
     assert (info["status"], info["status_val"]) == ("solved", 1)
     assert (info["pobj"], info["dobj"]) == pytest.approx((1, 1))
+    assert max(info["gap"], info["res_pri"], info["res_dual"]) < 1e-9
     assert {"iter", "setup_time", "solve_time"} <= set(info)
+    assert set(diffcp.solve_internal(*GOOD)) == {"x", "y", "s", "info"}
     for bad, value in ((INFEASIBLE, -2), (UNBOUNDED, -1)):
-        result = diffcp.solve_and_derivative_internal(*bad, raise_on_error=False)
-        assert result["D"] is None and result["DT"] is None
-        assert result["info"]["status_val"] == value
-        assert result["info"]["pobj"] == (np.inf if value == -2 else -np.inf)
+        for function in (diffcp.solve_and_derivative_internal, diffcp.solve_internal):
+            result = function(*bad, raise_on_error=False)
+            assert result["D"] is None and result["DT"] is None
+            assert result["info"]["status_val"] == value
+            assert result["info"]["pobj"] == (np.inf if value == -2 else -np.inf)
+
+
+@pytest.mark.parametrize("method", ["ECOS", "Clarabel", "CLARABEL"])
+def test_the_report_of_another_solver(method):
+    """As cvxpy reads it; times in seconds."""
+    info = diffcp.solve_and_derivative_internal(*GOOD, solve_method=method)["info"]
+    assert set(info) == {"status", "solveTime", "setupTime", "iter", "pobj"}
+    assert info["status"] == "Solved" and info["pobj"] == pytest.approx(1) and 0 < info["solveTime"] < 5
+    for bad, status in ((INFEASIBLE, "Infeasible"), (UNBOUNDED, "Unbounded")):
+        found = diffcp.solve_and_derivative_internal(*bad, solve_method=method, raise_on_error=False)
+        assert found["info"]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("method", "start"),
+    [
+        (None, "Solver scs returned status infeasible"),
+        ("SCS", "Solver scs returned status infeasible"),
+        ("ECOS", "Solver ecos returned status Infeasible"),
+        ("Clarabel", "Solver clarabel returned status Infeasible"),
+    ],
+)
+def test_errors_begin_as_programs_match_them(method, start):
+    with pytest.raises(diffcp.SolverError) as caught:
+        diffcp.solve_only(*INFEASIBLE, solve_method=method)
+    assert str(caught.value).startswith(start)
+    A, b, c, cones = zip(GOOD, INFEASIBLE, strict=True)
+    with pytest.raises(diffcp.SolverError, match=rf"^{start}: no solution of program 1 \(infeasible\)"):
+        diffcp.solve_and_derivative_batch(A, b, c, cones, solve_method=method)
 
 
 def test_warm_starts_are_used():

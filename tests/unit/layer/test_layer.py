@@ -51,7 +51,7 @@ def test_any_number_of_leading_dimensions(batch):
 def test_parameters_broadcast_and_gradients_sum():
     layer, (A, _, lam) = ridge(), values()
     b = rng.standard_normal((2, 1, 3))
-    lams = np.array([lam, 2 * lam, 3 * lam])
+    lams = np.array([[lam, 2 * lam, 3 * lam]])
     solution = layer.solve(A, b, lams)
     assert solution.batch == (2, 3)
     full = layer.solve(*(np.broadcast_to(p, (2, 3, *s)) for p, s in ((A, (3, 2)), (b, (3,)), (lams, ()))))
@@ -60,7 +60,7 @@ def test_parameters_broadcast_and_gradients_sum():
     fA, fb, flam = full.vjp(*ones)
     np.testing.assert_allclose(gA, fA.sum(axis=(0, 1)), rtol=1e-9)
     np.testing.assert_allclose(gb, fb.sum(axis=1, keepdims=True), rtol=1e-9)
-    np.testing.assert_allclose(glam, flam.sum(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(glam, flam.sum(axis=0, keepdims=True), rtol=1e-9)
 
 
 def test_adjoint_identity_and_finite_differences():
@@ -267,7 +267,15 @@ def test_bad_values(change, error, message):
         ({"symmetric": True}, np.array([[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
         ({"diag": True}, np.ones((2, 2)), "diag"),
         ({"nonpos": True}, np.ones((2, 2)), "nonpos"),
-        ({"pos": True}, np.zeros((2, 2)), "pos"),
+        ({"pos": True}, -1e-3 * np.eye(2), "pos"),
+        ({"neg": True}, np.eye(2), "neg"),
+        ({"symmetric": True}, np.array([[1.0, 2.0], [1.99, 1.0]]), "symmetric"),
+        ({"PSD": True}, np.array([[1.0, 0.0], [0.0, -1e-4]]), "eigenvalue"),
+        ({"PSD": True}, np.array([[1.0, 0.0], [0.5, 1.0]]), "symmetric"),
+        ({"NSD": True}, np.array([[-1.0, 1.1], [1.1, -1.0]]), "eigenvalue"),
+        ({"diag": True}, np.array([[1.0, 0.01], [0.0, 1.0]]), "diag"),
+        ({"integer": True}, np.full((2, 2), 0.01), "integer"),
+        ({"boolean": True}, 2 * np.eye(2), "boolean"),
     ],
 )
 def test_declared_attributes_hold(attributes, value, word):
@@ -276,6 +284,32 @@ def test_declared_attributes_hold(attributes, value, word):
     with pytest.raises(cd.ParameterError, match=word):
         layer(value)
     layer(value, solver_args={"validate": False})
+
+
+def test_zero_is_accepted_where_cvxpy_accepts_it():
+    for attributes in ({"pos": True}, {"neg": True}, {"nonneg": True}, {"nonpos": True}):
+        X, C = cp.Variable((2, 2)), cp.Parameter((2, 2), **attributes)
+        C.value = np.zeros((2, 2))
+        layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - C))), [C], [X])
+        np.testing.assert_allclose(layer(C.value)[0], 0, atol=1e-12)
+    x, p = cp.Variable(pos=True), cp.Parameter(pos=True)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(x + p / x)), [p], [x], gp=True)
+    with pytest.raises(cd.ParameterError, match="must be positive in a geometric program"):
+        layer(0.0)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("attribute", ["symmetric", "PSD"])
+def test_the_symmetric_part_is_read(attribute, size):
+    """A small antisymmetric part changes nothing, and the gradient is the one of the symmetric part."""
+    X, C = cp.Variable((2, 2)), cp.Parameter((2, 2), **{attribute: True})
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - C))), [C], [X])
+    S, off = size * np.array([[2.0, 1.0], [1.0, 3.0]]), 5e-4 * size * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    np.testing.assert_allclose(layer(S + off)[0], S, rtol=1e-9)
+    (g,) = layer.solve(S + off).vjp(np.array([[0.0, 1.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(g, [[0, 0.5], [0.5, 0]], atol=1e-9)
+    with pytest.raises(cd.ParameterError, match="symmetric"):
+        layer(S + 5 * off)
 
 
 def test_unknown_solver_argument_lists_the_known():
