@@ -46,11 +46,7 @@ class Derivative:
         return f"Derivative(n={len(self._x)}, m={len(self._y)})"
 
     def jvp(
-        self,
-        dP: Any = None,
-        dA: Any = None,
-        db: ArrayLike | None = None,
-        dc: ArrayLike | None = None,
+        self, dP: Any = None, dA: Any = None, db: ArrayLike | None = None, dc: ArrayLike | None = None
     ) -> tuple[Array, Array, Array]:
         r"""Apply the derivative to a perturbation of the data.
 
@@ -229,9 +225,7 @@ class BatchDerivative:
     def __repr__(self) -> str:
         return f"BatchDerivative({self._stack.count} programs)"
 
-    def jvp(
-        self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None
-    ) -> tuple[Array, Array, Array]:
+    def jvp(self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None) -> Tangent:
         """Apply the derivatives; see `Derivative.jvp`.
 
         Parameters

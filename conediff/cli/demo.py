@@ -92,7 +92,8 @@ def grid_search(layer: CvxpyLayer, studies: Studies) -> tuple[Array, float]:
     logs = np.linspace(*_BOUNDS, _GRID)
     l1, l2 = (part[..., None] for part in np.meshgrid(logs, logs, indexing="ij"))
     features = studies.X.shape[-1]
-    (w,) = layer(studies.X, studies.y, np.exp(l1)[..., None] * np.ones(features), np.exp(l2))
+    X, y = studies.X[None, None], studies.y[None, None]  # the same for every pair of penalties
+    (w,) = layer(X, y, np.exp(l1)[..., None] * np.ones(features), np.exp(l2))
     losses = (errors(w, studies) ** 2).mean(axis=(-2, -1))
     best = np.unravel_index(losses.argmin(), losses.shape)
     return np.append(np.full(features, l1[best]), l2[best]), float(losses[best])
