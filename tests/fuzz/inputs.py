@@ -88,14 +88,14 @@ def laid_out(draw, array):
                 return array.astype(draw(st.sampled_from(DTYPES)))
             except (TypeError, ValueError, OverflowError):
                 return array
-        if form == "strided":
+        if form == "strided" and array.ndim:
             wide = np.full([2 * k for k in array.shape], 7.0)
             view = wide[tuple(slice(None, None, 2) for _ in array.shape)]
             view[...] = array
             return view
     if form == "F":
         return np.asfortranarray(array)
-    if form == "reversed":
+    if form == "reversed" and array.ndim:
         return np.flip(np.ascontiguousarray(np.flip(array)))
     if form == "frozen":
         frozen = array.copy()

@@ -210,8 +210,10 @@ def test_any_values_of_a_layer(capfd, name, data):
         assert isinstance(out, np.ndarray)
         tangents = solution.jvp(*(np.ones(np.shape(value)) for value in given))
         assert tangents[0].shape == out.shape
-        pulled = solution.vjp(data.draw(st.one_of(st.just(np.ones(out.shape)), values(out.shape))))
-        assert [part.shape for part in pulled] == [np.shape(value) for value in given]
+        cotangent = data.draw(st.one_of(st.just(np.ones(out.shape)), values(out.shape)))
+        pulled = solution.vjp(cotangent)
+        several = np.shape(cotangent)[: max(np.ndim(cotangent) - out.ndim, 0)]  # cotangents at once
+        assert [part.shape for part in pulled] == [several + np.shape(value) for value in given]
         copy.deepcopy(made)
         pickle.loads(pickle.dumps(solution)).vjp(np.ones(out.shape))
 
