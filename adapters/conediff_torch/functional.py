@@ -45,8 +45,8 @@ def solve(
 
     Raises
     ------
-    MissingParameter
-        If a parameter is None; a ``ParameterError``, and an AttributeError as in cvxpylayers.
+    AttributeError
+        If a parameter is None; the error is a ``ParameterError`` too.
     TypeError
         If the layer is not a NumPy layer, a parameter not a tensor, or a solver argument unknown.
     RuntimeError
