@@ -72,9 +72,12 @@ class BatchDerivative(SecondOrder):
         if observability is not None and not self._is_whole:
             self._observability = observability.take(self.index)
         self._parts = self._cut()
-        fit = self._is_whole and len(result.factors) == len(self._parts)
-        factors = result.factors if fit else []
-        self._factors = dict(zip((part.start for part in self._parts), factors, strict=False))
+        starts = [part.start for part in self._parts]
+        # What the solve leaves is of its own parts, which are those of the derivative if all have a solution.
+        self._factors, self._equilibrations = (
+            dict(zip(starts, left, strict=True)) if self._is_whole and len(left) == len(starts) else {}
+            for left in (result.factors, result.equilibrations)
+        )
         self._derivatives: dict[int, KKTDerivative] = {}  # by the first position of their part
         self._may_send = settings.executor is not None and settings.method == "auto" and self.index.size > 0
         self._told = set() if told is None else told
@@ -86,7 +89,13 @@ class BatchDerivative(SecondOrder):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but the factorisations, which are made again when they are needed."""
-        forgotten = {"_factors": {}, "_derivatives": {}, "_may_send": False, "_pulls": []}
+        forgotten = {
+            "_factors": {},
+            "_equilibrations": {},
+            "_derivatives": {},
+            "_may_send": False,
+            "_pulls": [],
+        }
         return {**self.__dict__, **forgotten}
 
     @property
@@ -193,13 +202,14 @@ class BatchDerivative(SecondOrder):
         return self._derivatives[part.start]
 
     def _differentiate(self, part: slice) -> KKTDerivative:
-        whole, nearby = len(self._parts) == 1, self._factors.get(part.start)
+        whole = len(self._parts) == 1
+        left = self._factors.get(part.start), self._equilibrations.get(part.start)
         data = self._data if whole else self._data.take(part)
         point = self._point if whole else self._point.take(part)
         observability = self._observability
         if observability is not None and not whole:
             observability = observability.take(part)
-        return KKTDerivative.at(self._solver, data, point, self._settings.method, observability, nearby)
+        return KKTDerivative.at(self._solver, data, point, self._settings.method, observability, *left)
 
     def _say(self, report: Report) -> None:
         """Warn of inaccurate answers, and of programs at which the map is not differentiable."""

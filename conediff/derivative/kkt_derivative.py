@@ -40,7 +40,7 @@ from conediff.kkt.factor import KKTFactor
 from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
 from conediff.program import Array, ConeData, Indices, Point, Products, Structure, outer, scaled
-from conediff.scaling import ComposedScaling, ConeScaling
+from conediff.scaling import ComposedScaling, ConeScaling, Equilibration
 from conediff.solver.batch_solver import BatchSolver
 
 
@@ -95,6 +95,7 @@ class KKTDerivative:
         method: str = "auto",
         observability: Observability | None = None,
         nearby: KKTFactor | None = None,
+        equilibration: Equilibration | None = None,
     ) -> KKTDerivative:
         """Return the derivative at solutions, in the cone scaling in which y and s are of one size.
 
@@ -109,8 +110,12 @@ class KKTDerivative:
             See `KKTDerivative`; the observability is that of the unscaled programs.
         nearby : KKTFactor, optional
             K at points nearby, of the equilibrated programs.
+        equilibration : Equilibration, optional
+            Of the data; computed if it is not given.
         """
-        scalings, equilibration = solver.scalings, solver.equilibrator.equilibration(data)
+        scalings = solver.scalings
+        if equilibration is None:
+            equilibration = solver.equilibrator.equilibration(data)
         data, point = equilibration.scale_data(data), equilibration.scale_point(point)
         cone_scaling = _accepted(scalings.primal_dual(data, *point), solver.system, data, point)
         scaling, is_plain = ComposedScaling(equilibration, cone_scaling), cone_scaling.is_identity

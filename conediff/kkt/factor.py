@@ -230,10 +230,18 @@ class KKTFactor:
         return value, vector / norms(vector)[:, None]
 
 
+# Squares of entries that count in norms above this, and below its inverse, neither underflow nor overflow.
+_LEAST_NORM = 1e-140
+
+
 def norms(stack: Array) -> Array:
     """2-norms of a stack of vectors, without overflow of the squares."""
-    largest = np.abs(stack).max(axis=1, initial=0.0)
-    # By a power of two, which changes no digit.
-    ordinary = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
-    size = np.exp2(np.floor(np.log2(ordinary)))
-    return np.asarray(np.linalg.norm(stack / size[:, None], axis=1) * size)
+    found: Array = np.sqrt(np.einsum("ij,ij->i", stack, stack))
+    odd = ~((found > _LEAST_NORM) & (found < 1 / _LEAST_NORM))
+    if odd.any():
+        largest = np.abs(stack[odd]).max(axis=1, initial=0.0)
+        # By a power of two, which changes no digit.
+        ordinary = np.where(np.isfinite(largest) & (largest > 0), largest, 1.0)
+        size = np.exp2(np.floor(np.log2(ordinary)))
+        found[odd] = np.linalg.norm(stack[odd] / size[:, None], axis=1) * size
+    return found

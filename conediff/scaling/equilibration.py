@@ -184,16 +184,21 @@ class Equilibrator:
             columns[uneven], rows[uneven] = self._ruiz(given[0], given[1], given[2], uneven.size)
             P, c = P * _P_factors(self.structure, columns), c * columns
         of_objective = _mean_size(np.maximum(self._P_columns(P), c))
-        return Equilibration(self.structure, columns, rows, power_of_two(of_objective))
+        parts = (columns, rows, power_of_two(of_objective))
+        return Equilibration(self.structure, *(_shared(part) for part in parts))
 
     def _objective_sizes(self, P: Array, c: Array) -> Array:
-        """Return the largest entries of P's columns, and of c where P has none, so that both have one size.
+        """Return the largest entries of P's columns, and of c where P has none and their sizes differ.
 
-        Zero for linear programs, in which c has a size of its own; one row where the programs share it.
+        c counts in programs in which its mean size there is not within ORDINARY_RATIO of P's. In others, and
+        in linear programs, it has no influence, so that programs that share A and P share E and R as well.
         """
         of_P = self._P_columns(P)
-        sizes = np.where((of_P == 0) & of_P.any(axis=1, keepdims=True), c, of_P)
-        return sizes[:1] if (sizes == sizes[:1]).all() else sizes
+        linear = c * (of_P == 0)
+        ratio = _mean_size(linear) / _mean_size(of_P)
+        counts = (ratio > ORDINARY_RATIO) | (ratio < 1 / ORDINARY_RATIO)
+        counts &= of_P.any(axis=1, keepdims=True) & linear.any(axis=1, keepdims=True)
+        return of_P + linear * counts if counts.any() else of_P
 
     def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
         """Return the largest entries of the rows, one for each cone, and of the columns."""
@@ -218,6 +223,11 @@ class Equilibrator:
             A = A * (r[:, structure.A.indices] * e[:, structure.A.columns])
             P, c = P * _P_factors(structure, e), c * e
         return np.exp2(np.round(np.log2(columns))), np.exp2(np.round(np.log2(rows)))
+
+
+def _shared(rows: Array) -> Array:
+    """Return one row if all are equal."""
+    return rows[:1] if len(rows) > 1 and (rows == rows[:1]).all() else rows
 
 
 class _Largest:

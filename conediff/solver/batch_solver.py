@@ -104,7 +104,8 @@ class BatchSolver:
         run = backend(settings.executor, settings.threads, "solving" if settings.progress else "").map
         result = SolveResult.joined(run(_solve_part, [self], parts, arguments))
         if settings.executor is not None:
-            result.factors = []  # workers of other processes cannot return theirs: all are treated alike
+            # Workers of other processes cannot return theirs: all are treated alike.
+            result.factors, result.equilibrations = [], []
         return result
 
     def parts(self, count: int, settings: Settings, arrays: Sequence[Array]) -> list[slice]:
@@ -136,6 +137,7 @@ class BatchSolver:
         result = self._solve_equilibrated(data, settings, start)
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         result.x, result.y, result.s = equilibration.unscale_point(result.point, infeasible, unbounded)
+        result.equilibrations = [equilibration]
         return result
 
     def _solve_equilibrated(self, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:

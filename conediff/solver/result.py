@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from conediff.kkt.factor import KKTFactor
 from conediff.program import Array, Point, Structure
+from conediff.scaling import Equilibration
 
 # Arrays with one entry or row for each program.
 _PER_PROGRAM = ("x", "y", "s", "status", "residual", "iterations", "refinements", "solver", "out_of_time")
+
+_NOT_JOINED = ("factors", "equilibrations", "failed_cotangent")
 
 
 @dataclass
@@ -38,6 +41,8 @@ class SolveResult:
         Seconds of set-up and iterations of SCS and Clarabel, and of Newton's method, for the whole stack.
     factors : list of KKTFactor or None
         For each part of the stack the factor of K near the solutions, where there is one.
+    equilibrations : list of Equilibration
+        For each part of the stack; empty if it was not solved in this process.
     failed_cotangent : float
         Cotangents of elements without a solution, NaN or 0; decided by `api.failures`.
     """
@@ -55,6 +60,7 @@ class SolveResult:
     solve_time: float = 0.0
     refine_time: float = 0.0
     factors: list[KKTFactor | None] = field(default_factory=list, repr=False)
+    equilibrations: list[Equilibration] = field(default_factory=list, repr=False)
     failed_cotangent: float = np.nan
 
     @classmethod
@@ -82,14 +88,15 @@ class SolveResult:
         def join(values: list[Any]) -> Any:
             return np.concatenate(values) if isinstance(values[0], np.ndarray) else sum(values)
 
-        names = [f.name for f in fields(cls) if f.name not in ("factors", "failed_cotangent")]
+        names = [f.name for f in fields(cls) if f.name not in _NOT_JOINED]
         joined = cls(**{name: join([getattr(part, name) for part in parts]) for name in names})
         joined.factors = [factor for part in parts for factor in part.factors or [None]]
+        joined.equilibrations = [one for part in parts for one in part.equilibrations]
         return joined
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle all but the factors, which belong to this process."""
-        return {**self.__dict__, "factors": []}
+        """Pickle all but what only the derivative in this process needs."""
+        return {**self.__dict__, "factors": [], "equilibrations": []}
 
     @property
     def count(self) -> int:
@@ -108,7 +115,7 @@ class SolveResult:
 
     def take(self, index: NDArray[np.intp]) -> SolveResult:
         """Return the solutions of the programs at these positions; times are those of the whole stack."""
-        taken = replace(self, factors=[])
+        taken = replace(self, factors=[], equilibrations=[])
         for name in _PER_PROGRAM:
             setattr(taken, name, getattr(self, name)[index])
         return taken

@@ -99,7 +99,8 @@ class SolveSchedule:
                 found.append((pile, raw))
             elif stage.in_piles:
                 self.unsolvable_in_pile[pile] = True
-        certified = np.isin(self.result.status[self.active], ("infeasible", "unbounded"))
+        status = self.result.status[self.active]
+        certified = (status == "infeasible") | (status == "unbounded")
         self.active = self.active[~certified]
         if not found:
             return

@@ -7,7 +7,9 @@ own units.
 
 from __future__ import annotations
 
+import pickle
 import warnings
+from dataclasses import replace
 
 import cvxpy as cp
 import numpy as np
@@ -158,3 +160,32 @@ def test_an_equilibration_is_undone_exactly(name):
     data = equilibration.scale_data(other.data)
     A = np.abs(other.structure.A.matrix(data.A[0]).toarray())
     assert (A.max(axis=0) < 8).all() and (A.max(axis=1) < 8).all()
+
+
+def test_programs_that_share_their_matrices_share_the_equilibration():
+    """Otherwise every program of a batch would have matrices of its own."""
+    rng = np.random.default_rng(0)
+    n, m = 6, 9
+    A, P = np.diag(10 ** rng.uniform(-4, 4, m)) @ rng.standard_normal((m, n)), np.diag([1.0, 2, 1, 2, 0, 0])
+    program = cd.ConeProgram(A, np.ones(m), np.ones(n), {"l": m}, P)
+    data = replace(program.data, c=rng.uniform(0.5, 2, (32, n)))
+    equilibration = Equilibrator(program.structure).equilibration(data)
+    assert not equilibration.is_identity
+    assert len(equilibration.columns) == len(equilibration.rows) == len(equilibration.objective) == 1
+    scaled = equilibration.scale_data(data)
+    assert len(scaled.A) == len(scaled.P) == 1
+
+
+def test_the_derivative_uses_the_equilibration_of_the_solve(monkeypatch):
+    """It depends on the data alone, so that a derivative that computes it anew is the same."""
+    rng = np.random.default_rng(1)
+    A, n = np.diag(10 ** rng.uniform(-4, 4, 9)) @ rng.standard_normal((9, 5)), 5
+    program = cd.ConeProgram(A, np.ones(9), rng.standard_normal(n), {"l": 9}, np.eye(n))
+    solution = cd.solve(program)
+    anew = pickle.loads(pickle.dumps(solution)).derivative().vjp(np.ones(n))
+    calls = []
+    monkeypatch.setattr(Equilibrator, "equilibration", lambda *_: calls.append("again"))
+    for one, two in zip(solution.derivative().vjp(np.ones(n)), anew, strict=True):
+        one, two = (g.toarray() if hasattr(g, "toarray") else g for g in (one, two))
+        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14)
+    assert not calls
