@@ -168,7 +168,7 @@ def test_programs_that_share_their_matrices_share_the_equilibration():
     n, m = 6, 9
     A, P = np.diag(10 ** rng.uniform(-4, 4, m)) @ rng.standard_normal((m, n)), np.diag([1.0, 2, 1, 2, 0, 0])
     program = cd.ConeProgram(A, np.ones(m), np.ones(n), {"l": m}, P)
-    data = replace(program.data, c=rng.uniform(0.5, 2, (32, n)))
+    data = replace(program.data, c=10 ** rng.uniform(-1, 1, (32, n)))
     equilibration = Equilibrator(program.structure).equilibration(data)
     assert not equilibration.is_identity
     assert len(equilibration.columns) == len(equilibration.rows) == len(equilibration.objective) == 1
