@@ -166,7 +166,7 @@ def test_programs_that_share_their_matrices_share_the_equilibration():
     """Otherwise every program of a batch would have matrices of its own."""
     rng = np.random.default_rng(0)
     n, m = 6, 9
-    A, P = np.diag(10 ** rng.uniform(-4, 4, m)) @ rng.standard_normal((m, n)), np.diag([1.0, 2, 1, 2, 0, 0])
+    A, P = np.diag(10 ** rng.uniform(-4, 4, m)) @ rng.standard_normal((m, n)), np.diag([1.0, 0, 0, 0, 0, 0])
     program = cd.ConeProgram(A, np.ones(m), np.ones(n), {"l": m}, P)
     data = replace(program.data, c=10 ** rng.uniform(-1, 1, (32, n)))
     equilibration = Equilibrator(program.structure).equilibration(data)
