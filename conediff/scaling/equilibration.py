@@ -170,45 +170,30 @@ class Equilibrator:
         E = I, and R a multiple of I.
         """
         A, P, c = np.abs(data.A), np.abs(data.P), np.abs(data.c)
-        of_objective = self._objective_sizes(P, c)
-        count = max(len(A), len(P), len(of_objective))
-        of_row, _ = self._sizes(A, P)
+        of_row, of_A, of_P = self._of_rows(A), self._A_columns(A), self._P_columns(P)
+        linear = _counted(c, of_P)
+        count = max(len(A), len(P), len(linear))
         columns, rows = np.ones((count, self.structure.n)), np.ones((count, self.structure.m))
         rows *= power_of_two(largest_entry(A))
-        even = _is_even(of_row) & _is_even(self._A_columns(A)) & _is_even(of_objective)
-        even = np.broadcast_to(even, count)
+        even = np.broadcast_to(_is_even(of_row) & _is_even(of_A) & _is_even(of_P + linear), count)
         if not even.all():
             uneven = np.flatnonzero(~even)
-            linear = of_objective * (self._P_columns(P) == 0)
             given = [part if len(part) == 1 else part[uneven] for part in (A, P, linear)]
             columns[uneven], rows[uneven] = self._ruiz(given[0], given[1], given[2], uneven.size)
             P, c = P * _P_factors(self.structure, columns), c * columns
-        of_objective = _mean_size(np.maximum(self._P_columns(P), c))
-        parts = (columns, rows, power_of_two(of_objective))
+            of_P = self._P_columns(P)
+        parts = (columns, rows, power_of_two(_mean_size(np.maximum(of_P, c))))
         return Equilibration(self.structure, *(_shared(part) for part in parts))
 
-    def _objective_sizes(self, P: Array, c: Array) -> Array:
-        """Return the largest entries of P's columns, and of c where P has none and their sizes differ.
-
-        c counts in programs in which its mean size there is not within ORDINARY_RATIO of P's. In others, and
-        in linear programs, it has no influence, so that programs that share A and P share E and R as well.
-        """
-        of_P = self._P_columns(P)
-        linear = c * (of_P == 0)
-        ratio = _mean_size(linear) / _mean_size(of_P)
-        counts = (ratio > ORDINARY_RATIO) | (ratio < 1 / ORDINARY_RATIO)
-        counts &= of_P.any(axis=1, keepdims=True) & linear.any(axis=1, keepdims=True)
-        return of_P + linear * counts if counts.any() else of_P
-
-    def _sizes(self, A: Array, P: Array) -> tuple[Array, Array]:
-        """Return the largest entries of the rows, one for each cone, and of the columns."""
+    def _of_rows(self, A: Array) -> Array:
+        """Return the largest entries of the rows, one for each cone."""
         of_row = self._rows(A)
         for rows in self._blocks:
             of_row[:, rows] = of_row[:, rows].max(axis=-1, keepdims=True)
-        return of_row, np.maximum(self._A_columns(A), self._P_columns(P))
+        return of_row
 
     def _ruiz(self, A: Array, P: Array, c: Array, count: int) -> tuple[Array, Array]:
-        """Return E and R, powers of two, for matrices, and c where P is zero, with these absolute values."""
+        """Return E and R, powers of two, for absolute values of A, P and the part of c that counts."""
         structure = self.structure
         columns, rows = np.ones((count, structure.n)), np.ones((count, structure.m))
         A, P, c = (np.array(np.broadcast_to(part, (count, part.shape[1]))) for part in (A, P, c))
@@ -216,13 +201,34 @@ class Equilibrator:
             # The objective is divided by its size in each round, as it will be at the end.
             size = _mean_size(np.maximum(self._P_columns(P), c))
             P, c = P / size, c / size
-            r, e = (
-                1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in self._sizes(A, P)
-            )
+            sizes = self._of_rows(A), np.maximum(self._A_columns(A), self._P_columns(P))
+            r, e = (1 / np.sqrt(np.where((part > 0) & np.isfinite(part), part, 1)) for part in sizes)
             columns, rows = columns * e, rows * r
             A = A * (r[:, structure.A.indices] * e[:, structure.A.columns])
             P, c = P * _P_factors(structure, e), c * e
         return np.exp2(np.round(np.log2(columns))), np.exp2(np.round(np.log2(rows)))
+
+
+def _counted(c: Array, of_P: Array) -> Array:
+    """Return c where P's columns are zero, in programs in which its mean size there is not about that of P.
+
+    Zero in others and in linear programs, in which c has a size of its own: so programs that share A and P
+    share E and R as well.
+
+    Parameters
+    ----------
+    c : array, shape (B, n) or (1, n)
+        Absolute values.
+    of_P : array, shape (B, n) or (1, n)
+        Largest entries of P's columns.
+    """
+    linear = np.where(of_P == 0, c, 0.0)
+    if not (of_P.any() and linear.any()):
+        return np.zeros_like(of_P)
+    ratio = _mean_size(linear) / _mean_size(of_P)
+    counts = (ratio > ORDINARY_RATIO) | (ratio < 1 / ORDINARY_RATIO)
+    counts &= of_P.any(axis=1, keepdims=True) & linear.any(axis=1, keepdims=True)
+    return linear * counts if counts.any() else np.zeros_like(of_P)
 
 
 def _shared(rows: Array) -> Array:
@@ -235,23 +241,27 @@ class _Largest:
 
     def __init__(self, place: Indices, size: int) -> None:
         self._order = np.argsort(place, kind="stable")
+        self._is_ordered = bool((np.diff(self._order) == 1).all())
         ordered = place[self._order]
         self._starts = np.flatnonzero(np.diff(ordered, prepend=-1))
         self._place, self._size = ordered[self._starts], size
 
     def __call__(self, values: Array) -> Array:
+        if not self._starts.size:
+            return np.zeros((len(values), self._size))
+        ordered = values if self._is_ordered else values.take(self._order, axis=1)
+        runs: Array = np.maximum.reduceat(ordered, self._starts, axis=1)
+        if runs.shape[1] == self._size:
+            return runs
         result = np.zeros((len(values), self._size))
-        if self._starts.size:
-            runs = np.maximum.reduceat(values.take(self._order, axis=1), self._starts, axis=1)
-            result[:, self._place] = runs
+        result[:, self._place] = runs
         return result
 
 
 def _is_even(sizes: Array) -> NDArray[np.bool_]:
     """Return whether the nonzero sizes of each program are within ORDINARY_RATIO of each other."""
-    largest = sizes.max(axis=1, initial=0.0)
-    smallest = np.min(sizes, axis=1, initial=np.inf, where=sizes > 0)
-    return np.asarray(~(largest > ORDINARY_RATIO * smallest))
+    largest, smallest = sizes.max(axis=1, initial=0.0), np.where(sizes > 0, sizes, np.inf)
+    return np.asarray(~(largest > ORDINARY_RATIO * smallest.min(axis=1, initial=np.inf)))
 
 
 def _mean_size(sizes: Array) -> Array:

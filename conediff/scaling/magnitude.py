@@ -82,5 +82,7 @@ def largest_entry(stack: Array) -> Array:
 def power_of_two(size: Array) -> Array:
     """Return the power of two that brings a size close to one; 1 where it is ordinary, zero or not finite."""
     strange = np.isfinite(size) & (size > 0) & ((size < 1 / ORDINARY_PROGRAM) | (size > ORDINARY_PROGRAM))
+    if not strange.any():
+        return np.ones_like(size)
     factor: Array = np.exp2(np.where(strange, -np.round(np.log2(np.where(strange, size, 1.0))), 0.0))
     return factor

@@ -120,10 +120,11 @@ def clarabel_work(structure: Structure, data: ConeData, ignored: float = CLARABE
     return float((np.minimum(sizes, present).astype(float) ** 3).sum() / 3)
 
 
-def psd_orders(cone: ProductCone) -> list[int]:
+@lru_cache(maxsize=32)
+def psd_orders(cone: ProductCone) -> tuple[int, ...]:
     """Return the orders of the PSD cones, complex ones as real ones of twice the order."""
     orders = cone.to_scs()
-    return [*orders.get("s", ()), *(2 * order for order in orders.get("cs", ()))]
+    return (*orders.get("s", ()), *(2 * order for order in orders.get("cs", ())))
 
 
 def _rows(cone: ClarabelCone) -> int:
