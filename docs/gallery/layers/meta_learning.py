@@ -5,12 +5,11 @@ Meta-learning through a layer
 Learned: the weights from which a controller with limited thrust imitates a new pilot after one step of
 gradient descent on five demonstrations (MAML: Finn, Abbeel and Levine 2017, Model-agnostic meta-learning).
 
-Expect: the loss after that step is a function of the weights before it, and its gradient contains the Hessian
-of the loss through the layer. First-order meta-learning leaves the Hessian out. Its gradient is wrong by more
-than a tenth, because the step is long for the half of the vehicles whose thrusters are strong, and the loss
-after the step, of known and of new pilots, is lower by 20 % or more with the whole gradient. The step was
-chosen that long to show the difference: with ``rate`` at 0.7 or 1.5 the losses of first and second order are
-within 2 % of each other, and one fit to all pilots is as good for new ones.
+Expect: the gradient of the loss after that step contains the Hessian of the loss through the layer.
+First-order meta-learning leaves the Hessian out; its gradient is wrong by more than a tenth, because the step is
+long for vehicles with strong thrusters. The loss after the step, of known and of new pilots, is lower by 20 % or more
+with the whole gradient. The step was chosen that long to show the difference: with ``rate`` at 0.7 or 1.5 the
+losses differ by less than 2 %, and one fit to all pilots is as good for new ones.
 """
 
 import cvxpy as cp
@@ -103,9 +102,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained
 for name, colour in (("first order", "tab:orange"), ("second order", "tab:green")):
     left.plot(results[name][1], color=colour, label=name)
 left.axhline(known[0], color="0.5", linestyle="--", label="one fit to all")
-left.set(
-    xlabel="step of training", ylabel="mean squared error", title="Known pilots, after their step", ylim=0
-)
+left.set(xlabel="step", ylabel="mean squared error", title="Known pilots, after their step", ylim=0)
 right.bar(list(results), new, color=["0.5", "tab:orange", "tab:green"])
 right.set(ylabel="mean squared error", title="New pilots, after their step")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
