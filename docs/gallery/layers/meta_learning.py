@@ -5,11 +5,11 @@ Meta-learning through a layer
 Learned: the weights from which a controller with limited thrust imitates a new pilot after one step of
 gradient descent on five demonstrations (MAML: Finn, Abbeel and Levine 2017, Model-agnostic meta-learning).
 
-Expect: the gradient of the loss after that step contains the Hessian of the loss through the layer.
-First-order meta-learning leaves the Hessian out; its gradient is wrong by more than a tenth, because the step is
-long for vehicles with strong thrusters. The loss after the step, of known and of new pilots, is lower by 20 % or more
-with the whole gradient. The step was chosen that long to show the difference: with ``rate`` at 0.7 or 1.5 the
-losses differ by less than 2 %, and one fit to all pilots is as good for new ones.
+Expect: the gradient of the loss after that step contains the Hessian of the loss through the layer. First-
+order meta-learning leaves the Hessian out; its gradient is wrong by more than a tenth, because the step is
+long for vehicles with strong thrusters. The loss after the step, of known and of new pilots, is lower by 20 %
+or more with the whole gradient. The step was chosen that long to show the difference: with ``rate`` at 0.7 or
+1.5 the losses differ by less than 2 %, and one fit to all pilots is as good for new ones.
 """
 
 import cvxpy as cp
