@@ -16,15 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
+from conediff.layer.adapter import third_derivatives
 from conediff_jax._call import Call
 from conediff_jax._levels import Dims, lift, mapped_size, spread
 from conediff_jax._primitives import curve_p, pull_p, push_p, solve_p, turn_p
 from conediff_jax._run import Like
 
-_NO_THIRD = (
-    "third derivatives of the layer are not supported: leave the layer out of the term that needs them, put "
-    "jax.lax.stop_gradient around its second derivative there, or take differences of second derivatives"
-)
 # For each primitive, of what its groups hold: tangents of parameters, or cotangents of values.
 _KINDS = {push_p: ("tangents",), pull_p: ("cotangents",)} | {
     turn_p: ("tangents", "tangents"),
@@ -86,7 +83,7 @@ def _derivative_jvp(
     given = tuple(not _is_zero(t) for t in along)
     if any(given):
         if primitive not in _CHANGE:
-            raise NotImplementedError(_NO_THIRD)
+            raise third_derivatives("put jax.lax.stop_gradient around")
         front = parts[0][0].shape[: rest["many"]]
         rows = [jnp.broadcast_to(t, front + t.shape) for t in _chosen(along, given)]
         change, groups = _CHANGE[primitive], (*groups, given)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conediff.layer.dtypes import lost_rounding, match_kind, numpy_dtype
+from conediff.layer.arguments import sum_to
+from conediff.layer.dtypes import cast, lost_rounding, match_kind, widen
 from conediff.layer.solution import LayerSolution
 from conediff_jax._call import Call, Shape
 from conediff_jax._kept import from_words
@@ -40,9 +41,9 @@ class Like:
 def solve(*parameters: Array, call: Call, keep: bool) -> list[Array]:
     """Return the values of the variables and, with ``keep``, the state of the solution."""
     precision = [lost_rounding(p.dtype.name) for p in parameters]
-    arrays = [_plain(p) for p in parameters]
+    arrays = [widen(p) for p in parameters]
     solution = call.core.solve(*arrays, solver_args=call.solver_args, precision=precision)
-    values = [_cast(value, dtype) for value, dtype in zip(solution.values, call.dtypes, strict=True)]
+    values = [cast(value, dtype) for value, dtype in zip(solution.values, call.dtypes, strict=True)]
     return [*values, call.kept.keep(solution)] if keep else values
 
 
@@ -54,11 +55,7 @@ def push(*arrays: Array, call: Call, groups: Sequence[Group], many: int) -> list
 def turn(*arrays: Array, call: Call, groups: Sequence[Group], many: int) -> list[Array]:
     """Return the second derivatives of the values along two groups of tangents."""
 
-    def one(solution: LayerSolution, first: Any, second: Any) -> Sequence[Array]:
-        moved, pushed = (solution.derivative.push(tangents).point for tangents in (first, second))
-        return solution.derivative.turn_push(first, moved, second, pushed).values
-
-    return _values(one, arrays, call, groups, many)
+    return _values(lambda solution, *pair: solution.derivative.turn(*pair), arrays, call, groups, many)
 
 
 def pull(
@@ -129,7 +126,7 @@ def _cotangents(
     def one(*row: Array) -> list[Array]:
         found = function(solution, *_grouped(groups, row), needed=needed, summed=summed)
         return [
-            _sum_to(match_kind(g, like.dtype.name), like.shape).conj()
+            sum_to(match_kind(g, like.dtype.name), like.shape).conj()
             for g, like in zip((g for g in found if g is not None), likes, strict=True)
         ]
 
@@ -144,8 +141,8 @@ def _unpack(call: Call, arrays: Sequence[Array]) -> tuple[LayerSolution, list[Sh
     if solution is None:
         structure = call.core.maps.structure
         state = from_words(words, structure.n, structure.m)
-        solution = call.core.resume([_plain(p) for p in parameters], state, call.solver_args)
-    return solution, [p.shape for p in parameters], [_plain(array) for array in rest]
+        solution = call.core.resume([widen(p) for p in parameters], state, call.solver_args)
+    return solution, [p.shape for p in parameters], [widen(array) for array in rest]
 
 
 def _many(
@@ -153,7 +150,7 @@ def _many(
 ) -> list[Array]:
     """Apply a function for each index of the leading ``many`` dimensions."""
     if not many:
-        return [_cast(result, like.dtype) for result, like in zip(function(*arrays), likes, strict=True)]
+        return [cast(result, like.dtype) for result, like in zip(function(*arrays), likes, strict=True)]
     sizes = arrays[0].shape[:many]
     results = [np.empty(sizes + like.shape, like.dtype) for like in likes]
     for index in np.ndindex(*sizes):
@@ -168,21 +165,5 @@ def _grouped(groups: Sequence[Group], items: Sequence[Array]) -> list[list[Array
     return [[next(rest) if is_there else None for is_there in group] for group in groups]
 
 
-def _plain(array: Array) -> Array:
-    """Return an array in a dtype that NumPy itself has."""
-    return array.astype(numpy_dtype(array.dtype.name), copy=False)
-
-
-def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    return match_kind(array, dtype.name).astype(dtype, copy=False)
-
-
 def _conjugate(array: Array | None) -> Array | None:
     return None if array is None else np.conj(array)
-
-
-def _sum_to(array: Array, shape: Shape) -> Array:
-    """Sum over the axes along which an array of that shape broadcasts to it."""
-    padded = (1,) * (array.ndim - len(shape)) + shape
-    axes = tuple(k for k, (own, full) in enumerate(zip(padded, array.shape, strict=True)) if own == 1 != full)
-    return np.asarray(array.sum(axis=axes, keepdims=True)).reshape(shape)

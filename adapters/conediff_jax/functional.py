@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from conediff.layer.adapter import check_given, check_layer
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff_jax import _rules  # noqa: F401  (tells JAX how to differentiate and map)
@@ -38,7 +39,7 @@ def solve(
     Raises
     ------
     AttributeError
-        If a parameter is None.
+        If a parameter is None; the error is a ``ParameterError`` too.
     TypeError
         If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown or traced.
     NotImplementedError
@@ -55,11 +56,7 @@ def solve(
     >>> jax.grad(lambda c: solve(layer, c)[0].sum())(jax.numpy.array([1.0, -1.0])).round(6) + 0.0
     Array([1., 0.], dtype=float32)
     """
-    if not isinstance(layer, CvxpyLayer):
-        raise TypeError(
-            "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.jax layer, its "
-            f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
-        )
+    check_layer(layer, "conediff.jax")
     check_count([spec.name for spec in layer.parameters], parameters)
     arrays = [_array(spec.name, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
     solver_args = dict(solver_args or {})
@@ -73,10 +70,7 @@ def solve(
 
 
 def _array(name: str, value: Any) -> jax.Array:
-    if value is None:
-        raise AttributeError(f"parameter {name!r} is None: pass an array")
-    if isinstance(value, Mapping):
-        raise TypeError(f"parameter {name!r} must be an array, but is a dict: pass solver_args by name")
+    check_given(name, value, "an array")
     dense = value.todense() if hasattr(value, "todense") else value
     array = dense if isinstance(dense, jax.Array) else jnp.asarray(dense)
     if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:

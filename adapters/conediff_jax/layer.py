@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 import conediff
-from conediff.layer.opt_layer import OptLayerMixin
+from conediff.layer.adapter import LayerMixin, OptLayerMixin
 from conediff_jax import functional
 
 
-class CvxpyLayer:
+class CvxpyLayer(LayerMixin):
     """The solution of a parametrised convex problem, as a differentiable function of JAX arrays.
 
     Parameters
@@ -53,33 +53,9 @@ class CvxpyLayer:
            [0., 0.]], dtype=float32)
     """
 
-    def __init__(
-        self,
-        problem: Any,
-        parameters: Sequence[Any],
-        variables: Sequence[Any],
-        gp: bool = False,
-        solver_args: Mapping[str, Any] | None = None,
-        *,
-        single_output: bool = False,
-        **of_cvxpylayers: Any,
-    ) -> None:
-        core = conediff.CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers)
-        self._wrap(core, single_output=single_output)
-
     def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
-        if single_output and len(core.outputs) != 1:
-            raise ValueError(
-                f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
-                "ask for one of them only"
-            )
-        self.numpy_layer, self._single_output = core, single_output
+        super()._wrap(core, single_output=single_output)
         self._identity = uuid.uuid4().hex  # which copies share
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Status, iterations and residual per element of the last call, and its times in seconds."""
-        return self.numpy_layer.info
 
     def __call__(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Any:
         """Solve; see `functional.solve`."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from conediff.layer.adapter import third_derivatives
 from conediff.layer.solution import LayerSolution
 from conediff_mlx._arrays import is_inexact, to_mlx, to_numpy
 
@@ -80,10 +81,8 @@ class Derivatives:
         """Return the changes of `push` along tangents of the parameters."""
 
         def run(_: Arrays, linear: Arrays) -> Arrays:
-            derivative = self._solved[0].derivative
             both = self._tangents(linear[: len(first)]), self._tangents(linear[len(first) :])
-            moved, pushed = (derivative.push(tangents).point for tangents in both)
-            return self._values(derivative.turn_push(both[0], moved, both[1], pushed).values)
+            return self._values(self._solved[0].derivative.turn(*both))
 
         return self._custom(run, _refuse_third, _refuse_third)(parameters, (*first, *second))
 
@@ -113,10 +112,7 @@ class Derivatives:
 
 
 def _refuse_third(*_: Any) -> Any:
-    raise NotImplementedError(
-        "third derivatives of the layer are not supported: leave the layer out of the term that needs them, "
-        "put mx.stop_gradient around its second derivative there, or take differences of second derivatives"
-    )
+    raise third_derivatives("put mx.stop_gradient around")
 
 
 def _sum(first: Arrays, second: Arrays) -> Arrays:

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from conediff.layer.adapter import check_given, check_layer
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff.layer.solution import LayerSolution
@@ -35,7 +36,7 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     Raises
     ------
     AttributeError
-        If a parameter is None.
+        If a parameter is None; the error is a ``ParameterError`` too.
     TypeError
         If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown.
     NotImplementedError
@@ -51,11 +52,7 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     >>> mx.grad(lambda c: solve(layer, c)[0].sum())(mx.array([1.0, -1.0])).round(decimals=6).abs()
     array([1, 0], dtype=float32)
     """
-    if not isinstance(layer, CvxpyLayer):
-        raise TypeError(
-            "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.mlx layer, its "
-            f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
-        )
+    check_layer(layer, "conediff.mlx")
     check_count([spec.name for spec in layer.parameters], parameters)
     arrays = [_array(spec.name, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
     real = result_dtype(arrays)
@@ -77,8 +74,5 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
 
 
 def _array(name: str, value: Any) -> mx.array:
-    if value is None:
-        raise AttributeError(f"parameter {name!r} is None: pass an array")
-    if isinstance(value, Mapping):
-        raise TypeError(f"parameter {name!r} must be an array, but is a dict: pass solver_args by name")
+    check_given(name, value, "an array")
     return value if isinstance(value, mx.array) else mx.array(value)

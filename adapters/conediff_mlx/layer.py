@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import conediff
-from conediff.layer.opt_layer import OptLayerMixin
+from conediff.layer.adapter import LayerMixin, OptLayerMixin
 from conediff_mlx import functional
 
 
-class CvxpyLayer:
+class CvxpyLayer(LayerMixin):
     """The solution of a parametrised convex problem, as a differentiable function of MLX arrays.
 
     Parameters
@@ -43,33 +43,6 @@ class CvxpyLayer:
     >>> mx.grad(lambda c: layer(c)[0].sum())(mx.array([1.0, -1.0])).round(decimals=6).abs()
     array([1, 0], dtype=float32)
     """
-
-    def __init__(
-        self,
-        problem: Any,
-        parameters: Sequence[Any],
-        variables: Sequence[Any],
-        gp: bool = False,
-        solver_args: Mapping[str, Any] | None = None,
-        *,
-        single_output: bool = False,
-        **of_cvxpylayers: Any,
-    ) -> None:
-        core = conediff.CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers)
-        self._wrap(core, single_output=single_output)
-
-    def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
-        if single_output and len(core.outputs) != 1:
-            raise ValueError(
-                f"single_output: the layer returns {len(core.outputs)} variables, not one: leave it out, or "
-                "ask for one of them only"
-            )
-        self.numpy_layer, self._single_output = core, single_output
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Status, iterations and residual per element of the last call, and its times in seconds."""
-        return self.numpy_layer.info
 
     def __call__(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Any:
         """Solve; see `functional.solve`."""

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import conediff
-from conediff.layer.dtypes import match_kind, numpy_dtype
+from conediff.layer.dtypes import cast, widen
 
 from . import modes
 
@@ -139,9 +139,7 @@ class Derivative:
         )
 
         def compute(solution: conediff.LayerSolution, v: Arrays, w: Arrays) -> Sequence[Any]:
-            derivative, (v, w) = solution.derivative, map(self._spread, (v, w))
-            v_point, w_point = (derivative.push(tangents).point for tangents in (v, w))
-            return derivative.turn_push(v, v_point, w, w_point).values
+            return solution.derivative.turn(self._spread(v), self._spread(w))
 
         return self._operation("turn", compute, [v, w], at, (self.dtypes, self.shapes), gradients, only)
 
@@ -199,7 +197,7 @@ class Derivative:
             return [items[start:end] for start, end in pairwise(ends)]
 
         def run(*arrays: Any) -> list[Any]:
-            given = split([to_array(array) for array in arrays[: ends[-1]]])
+            given = split([widen(array) for array in arrays[: ends[-1]]])
             return typed(compute(self._solution(arrays[ends[-1] :]), *given), outputs[0])
 
         def gradient(
@@ -240,14 +238,7 @@ class Derivative:
         return [next(rest) if need else None for need in self.needed]
 
 
-def to_array(array: Any) -> Any:
-    """Return an array in a dtype that NumPy itself has."""
-    return array.astype(numpy_dtype(array.dtype.name), copy=False)
-
-
 def typed(arrays: Sequence[Any], dtypes: Sequence[str]) -> list[Any]:
-    """Cast arrays; a complex one loses its imaginary part where a real dtype is wanted."""
-    return [
-        match_kind(array, dtype).astype(tf.as_dtype(dtype).as_numpy_dtype, copy=False)
-        for array, dtype in zip(arrays, dtypes, strict=True)
-    ]
+    """Cast arrays to dtypes of TensorFlow."""
+    pairs = zip(arrays, dtypes, strict=True)
+    return [cast(array, tf.as_dtype(dtype).as_numpy_dtype) for array, dtype in pairs]

@@ -13,10 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 import conediff
-from conediff.layer.dtypes import lost_rounding
+from conediff.layer.dtypes import lost_rounding, widen
 
 from . import modes
-from .derivative import Derivative, to_array, typed
+from .derivative import Derivative, typed
 
 Tensors = Sequence[tf.Tensor]
 Shapes = Sequence[tuple[int | None, ...]]
@@ -53,11 +53,11 @@ def solve(
     precision = [lost_rounding(param.dtype.name) for param in params]
 
     def solution_of(arrays: Sequence[Any]) -> conediff.LayerSolution:
-        return core.solve(*map(to_array, arrays), solver_args=solver_args, precision=precision)
+        return core.solve(*map(widen, arrays), solver_args=solver_args, precision=precision)
 
     def resume(arrays: Sequence[Any]) -> conediff.LayerSolution:
         count = len(arrays) - len(_STATE)
-        return core.resume(list(map(to_array, arrays[:count])), arrays[count:], solver_args)
+        return core.resume(list(map(widen, arrays[:count])), arrays[count:], solver_args)
 
     def values_and_state(*arrays: Any) -> list[Any]:
         solution = solution_of(arrays)

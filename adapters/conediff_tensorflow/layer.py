@@ -9,9 +9,9 @@ import keras
 from keras.src.backend.common import global_state
 
 import conediff
+from conediff.layer.adapter import OptLayerMixin
 from conediff.layer.calls import batch_shape, check_single_output
 from conediff.layer.dtypes import output_dtype
-from conediff.layer.opt_layer import OptLayerMixin
 from conediff.solver.settings import without_executor
 
 from . import serial
@@ -58,9 +58,8 @@ class CvxpyLayer(keras.layers.Layer):
     Call it as ``layer(A, b)``, ``layer([A, b])`` or ``layer({"A": A, "b": b})``. It runs eagerly and in
     graphs, but not under XLA. It solves on the CPU.
 
-    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
-    may be any number of them, also none. Parameters that have some must have the same number of them, which
-    broadcast.
+    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch.
+    Parameters that have some must have the same number of them, which broadcast.
 
     Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
     dimensions of the batch in front.

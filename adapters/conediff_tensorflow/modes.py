@@ -10,6 +10,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record
 
+from conediff.layer.adapter import third_derivatives
+
 from .serial import NO_SAVED_MODEL
 
 Tensors = Sequence[tf.Tensor]
@@ -163,7 +165,4 @@ def refuse_third(tensors: Tensors, others: Tensors) -> list[tf.Tensor | None]:
 
 
 def _refuse(*_: Any) -> Any:
-    raise NotImplementedError(
-        "third derivatives of the layer are not supported: put tf.stop_gradient around its second "
-        "derivative, or take differences of second derivatives"
-    )
+    raise third_derivatives("put tf.stop_gradient around")

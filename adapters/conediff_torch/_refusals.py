@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.autograd import Variable, forward_ad
 
+from conediff.layer.adapter import third_derivatives
+
 _ADVICE = (
     "second derivatives of a compiled layer are not supported: its gradient can be multiplied and added, but "
     "not be differentiated with respect to the layer's parameters. Differentiate a function that is not "
@@ -31,10 +33,7 @@ def refuse_third(ctx: Any, *grads: Any) -> Any:
     ------
     NotImplementedError
     """
-    raise NotImplementedError(
-        "third derivatives of the layer are not supported: detach its second derivative, or take differences "
-        "of second derivatives"
-    )
+    raise third_derivatives("detach")
 
 
 def refuse_graph_of_backward() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conediff.errors import ParameterError
+from conediff.layer.adapter import check_given, check_layer
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff_torch import _operator
@@ -67,11 +67,7 @@ def solve(
     >>> c_t.grad.round(decimals=6).abs()
     tensor([1., 0.])
     """
-    if not isinstance(layer, CvxpyLayer):
-        raise TypeError(
-            "functional.solve takes a NumPy layer (conediff.CvxpyLayer; of a conediff.torch layer, its "
-            f"numpy_layer), but got a {type(layer).__module__}.{type(layer).__name__}"
-        )
+    check_layer(layer, "conediff.torch")
     if named or (len(parameters) == 1 and isinstance(parameters[0], dict)):
         parameters = tuple(layer.inputs.ordered(parameters, named))
     if not parameters:
@@ -94,13 +90,10 @@ def _solve_eagerly(
     return apply(Solve, Call.of(layer, solver_args, tensors), *tensors)[:-2]
 
 
-class MissingParameter(ParameterError, AttributeError):
-    """A parameter is None. Also an AttributeError, which cvxpylayers raises."""
-
-
 def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
-    name = repr(layer.parameters[k].name) if k < len(layer.parameters) else str(k)
-    if parameter is None:
-        raise MissingParameter(f"parameter {name} is None: pass a tensor")
-    advice = "pass solver_args by name" if isinstance(parameter, Mapping) else "convert it by torch.as_tensor"
-    raise TypeError(f"parameter {name} must be a torch.Tensor, but is a {type(parameter).__name__}: {advice}")
+    name = layer.parameters[k].name if k < len(layer.parameters) else str(k)
+    check_given(name, parameter, "a torch.Tensor")
+    raise TypeError(
+        f"parameter {name!r} must be a torch.Tensor, but is a {type(parameter).__name__}: convert it by "
+        "torch.as_tensor"
+    )

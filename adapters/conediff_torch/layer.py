@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import conediff
-from conediff.layer.calls import check_single_output
-from conediff.layer.opt_layer import OptLayerMixin
+from conediff.layer.adapter import LayerMixin, OptLayerMixin
 from conediff_torch import _compiled_calls, functional
 
 
-class CvxpyLayer(torch.nn.Module):
+class CvxpyLayer(LayerMixin, torch.nn.Module):
     """The solution of a parametrised convex problem, as a differentiable module.
 
     Parameters
@@ -38,12 +37,12 @@ class CvxpyLayer(torch.nn.Module):
     Raises
     ------
     DPPError, ProblemError, TypeError, ValueError
-        As `conediff.CvxpyLayer`.
+        As `conediff.CvxpyLayer`; also if ``single_output`` is asked for and there are several outputs.
 
     Notes
     -----
-    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch; there
-    may be any number of them, also none, and they broadcast against each other.
+    Input shape: for each parameter, ``(..., *parameter.shape)``. The leading dimensions are the batch.
+    Parameters that have some must have the same number of them, which broadcast.
 
     Output shape: for each variable ``(..., *variable.shape)``, for the optimal value ``(...)``, with the
     dimensions of the batch in front. The layer solves on the CPU.
@@ -60,30 +59,10 @@ class CvxpyLayer(torch.nn.Module):
     tensor([1., 0.])
     """
 
-    def __init__(
-        self,
-        problem: Any,
-        parameters: Sequence[Any],
-        variables: Sequence[Any],
-        gp: bool = False,
-        solver_args: Mapping[str, Any] | None = None,
-        *,
-        single_output: bool = False,
-        **of_cvxpylayers: Any,
-    ) -> None:
-        core = conediff.CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers)
-        self._wrap(core, single_output=single_output)
-
     def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
-        check_single_output(single_output, len(core.outputs))
-        super().__init__()
-        self.numpy_layer, self._single_output = core, single_output
+        torch.nn.Module.__init__(self)
+        super()._wrap(core, single_output=single_output)
         _compiled_calls.register_layer(core)
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Status, iterations and residual per element of the last call, and its times in seconds."""
-        return self.numpy_layer.info
 
     def forward(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None, **named: Tensor) -> Any:
         """Solve; see `functional.solve`."""

@@ -136,11 +136,14 @@ class Arguments:
         lead = shape[: len(shape) - len(own)]
         if len(stack) == 1 and math.prod(lead) == 1:
             return stack.reshape(shape)
-        full = stack.reshape(self.batch + own)
-        padded = (1,) * (len(self.batch) - len(lead)) + lead
-        axes = tuple(i for i, (a, b) in enumerate(zip(padded, self.batch, strict=True)) if a == 1 != b)
-        summed: NDArray[Any] = full.sum(axis=axes, keepdims=True).reshape(shape)
-        return summed
+        return sum_to(stack.reshape(self.batch + own), shape)
+
+
+def sum_to(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Sum an array over the axes along which an array of that shape broadcasts to it."""
+    padded = (1,) * (array.ndim - len(shape)) + shape
+    axes = tuple(k for k, (own, full) in enumerate(zip(padded, array.shape, strict=True)) if own == 1 != full)
+    return np.asarray(array.sum(axis=axes, keepdims=True)).reshape(shape)
 
 
 def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:

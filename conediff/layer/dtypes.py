@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 _REAL = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
 # Dtypes that NumPy lacks: the dtype in which their values are passed, which holds all of them exactly, and
@@ -55,3 +56,14 @@ def match_kind(array: NDArray[Any], name: str) -> NDArray[Any]:
     The cotangent of a complex parameter is complex; where the value was real, its real part is the gradient.
     """
     return array if name.startswith("complex") else array.real
+
+
+def widen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in a dtype that NumPy itself has; JAX's and TensorFlow's arrays may have others."""
+    return array.astype(numpy_dtype(array.dtype.name), copy=False)
+
+
+def cast(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array in a dtype; a complex one loses its imaginary part where the dtype is real."""
+    dtype = np.dtype(dtype)
+    return match_kind(array, dtype.name).astype(dtype, copy=False)

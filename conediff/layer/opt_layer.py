@@ -1,9 +1,9 @@
-"""A layer whose problem is stated by Python functions, and how an adapter makes its own from it."""
+"""A layer whose problem is stated by Python functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from conediff.layer.layer import CvxpyLayer
 
@@ -54,32 +54,3 @@ class OptLayer(CvxpyLayer):
         problem = build_problem(variables, parameters, objective, inequalities, equalities)
         single_output = len(variables) == 1
         super().__init__(problem, parameters, variables, solver_args=solver_args, single_output=single_output)
-
-
-class OptLayerMixin:
-    """Makes an adapter's layer an `OptLayer`: ``class OptLayer(OptLayerMixin, AdaptersCvxpyLayer)``.
-
-    The adapter's layer has a method ``_wrap(core, parameters, single_output, **own)`` which sets it up around
-    a NumPy layer.
-
-    Attributes
-    ----------
-    OWN_ARGUMENTS : tuple of str
-        Names of keyword arguments that go to ``_wrap``; all others are solver arguments.
-    """
-
-    OWN_ARGUMENTS: ClassVar[tuple[str, ...]] = ()
-    _wrap: Callable[..., None]
-
-    def __init__(
-        self,
-        variables: Sequence[Any],
-        parameters: Sequence[Any],
-        objective: Callable[..., Any],
-        inequalities: Sequence[Callable[..., Any]] = (),
-        equalities: Sequence[Callable[..., Any]] = (),
-        **solver_args: Any,
-    ) -> None:
-        own = {name: solver_args.pop(name) for name in self.OWN_ARGUMENTS if name in solver_args}
-        core = OptLayer(variables, parameters, objective, inequalities, equalities, **solver_args)
-        self._wrap(core, parameters, solver_args, single_output=len(variables) == 1, **own)

@@ -8,7 +8,7 @@ between the parameters and the values:
 - ``curve`` is the gradient of <ω, pull(g)> = <push(ω), g> in the parameters and the point: what reverse modes
   of second order add;
 - ``turn_pull`` and ``turn_push`` are the changes of pull(g) and push(ω) along tangents of the parameters and
-  the point: what forward modes of second order add.
+  the point: what forward modes of second order add; ``turn`` does all of forward over forward.
 
 The maps add second derivatives of their own: logarithms of parameters, exponentials of outputs, and the
 optimal value.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -141,6 +142,24 @@ class LayerDerivative(FirstOrder):
             if o.exp:
                 values[k] = values[k] + o.second_tangent(o.source(x, y), o.source(*dw[:2]), o.source(*dz[:2]))
         return Pushed(self._outputs(values), self._joined(turned))
+
+    def turn(self, first: Given, second: Given) -> tuple[NDArray[Any], ...]:
+        """Return the second derivative of the values along two tangents of the parameters.
+
+        It is bilinear and symmetric in them: `turn_push` of what `push` returns for each; three solves.
+
+        Parameters
+        ----------
+        first, second : sequences of arrays, or None
+            As of `push`.
+
+        Returns
+        -------
+        tuple of arrays, shape (*batch, *shape)
+            One for each value.
+        """
+        moved, pushed = (self.push(tangents).point for tangents in (first, second))
+        return self.turn_push(first, moved, second, pushed).values
 
     def _curve(
         self,
