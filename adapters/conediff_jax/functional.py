@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from conediff.layer.adapter import check_given, check_layer
+from conediff.layer.adapter import check_layer, convert
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
+from conediff.layer.maps import ParameterSpec
 from conediff_jax import _rules  # noqa: F401  (tells JAX how to differentiate and map)
 from conediff_jax._call import Call
 from conediff_jax._primitives import solve_p
@@ -41,7 +42,8 @@ def solve(
     AttributeError
         If a parameter is None; the error is a ``ParameterError`` too.
     TypeError
-        If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown or traced.
+        If the layer is not a NumPy layer, a parameter not an array of numbers, or a solver argument unknown
+        or traced.
     NotImplementedError
         From a second derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
@@ -58,7 +60,7 @@ def solve(
     """
     check_layer(layer, "conediff.jax")
     check_count([spec.name for spec in layer.parameters], parameters)
-    arrays = [_array(spec.name, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
+    arrays = [_array(spec, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
     solver_args = dict(solver_args or {})
     for name, value in solver_args.items():
         if isinstance(value, jax.core.Tracer):
@@ -69,10 +71,9 @@ def solve(
     return tuple(solve_p.bind(*arrays, call=Call.of(layer, solver_args, arrays), keep=False))
 
 
-def _array(name: str, value: Any) -> jax.Array:
-    check_given(name, value, "an array")
+def _array(spec: ParameterSpec, value: Any) -> jax.Array:
     dense = value.todense() if hasattr(value, "todense") else value
-    array = dense if isinstance(dense, jax.Array) else jnp.asarray(dense)
+    array: jax.Array = dense if isinstance(dense, jax.Array) else convert(spec, dense, jnp.asarray)
     if not jnp.issubdtype(array.dtype, jnp.number) and array.dtype != bool:
-        raise TypeError(f"parameter {name!r} must be an array of numbers, but has dtype {array.dtype}")
+        raise TypeError(f"parameter {spec.name!r} must be an array of numbers, but has dtype {array.dtype}")
     return array

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from conediff.layer.adapter import check_given, check_layer
+from conediff.layer.adapter import check_layer, convert
 from conediff.layer.calls import check_count
 from conediff.layer.layer import CvxpyLayer
 from conediff.layer.solution import LayerSolution
@@ -38,7 +38,7 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     AttributeError
         If a parameter is None; the error is a ``ParameterError`` too.
     TypeError
-        If the layer is not a NumPy layer, a parameter not an array, or a solver argument unknown.
+        If the layer is not a NumPy layer, a parameter not an array of numbers, or a solver argument unknown.
     NotImplementedError
         Under ``mx.vmap`` and ``mx.compile``; from a second derivative, if it is differentiated again.
     ParameterError, SolverError, ValueError
@@ -54,7 +54,10 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     """
     check_layer(layer, "conediff.mlx")
     check_count([spec.name for spec in layer.parameters], parameters)
-    arrays = [_array(spec.name, value) for spec, value in zip(layer.parameters, parameters, strict=True)]
+    arrays = [
+        value if isinstance(value, mx.array) else convert(spec, value, mx.array)
+        for spec, value in zip(layer.parameters, parameters, strict=True)
+    ]
     real = result_dtype(arrays)
     dtypes = [mx.complex64 if spec.complex else real for spec in layer.outputs]
     solved: list[LayerSolution] = []
@@ -71,8 +74,3 @@ def solve(layer: CvxpyLayer, *parameters: Any, solver_args: Mapping[str, Any] | 
     function.vjp(lambda primals, cotangents, _: derivatives.pull(as_tuple(primals), as_tuple(cotangents)))
     function.jvp(lambda primals, tangents: derivatives.push(as_tuple(primals), filled(tangents, primals)))
     return as_tuple(function(*arrays))
-
-
-def _array(name: str, value: Any) -> mx.array:
-    check_given(name, value, "an array")
-    return value if isinstance(value, mx.array) else mx.array(value)

@@ -92,7 +92,7 @@ def _solve_eagerly(
 
 def _refuse(layer: CvxpyLayer, k: int, parameter: Any) -> None:
     name = layer.parameters[k].name if k < len(layer.parameters) else str(k)
-    check_given(name, parameter, "a torch.Tensor")
+    check_given(name, parameter, "a tensor")
     raise TypeError(
         f"parameter {name!r} must be a torch.Tensor, but is a {type(parameter).__name__}: convert it by "
         "torch.as_tensor"

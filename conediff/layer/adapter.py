@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from conediff.errors import ParameterError
+from conediff.layer.arguments import read_array
 from conediff.layer.calls import check_single_output
 from conediff.layer.layer import CvxpyLayer
+from conediff.layer.maps import ParameterSpec
 from conediff.layer.opt_layer import OptLayer
 
 
@@ -118,6 +120,24 @@ def check_given(name: str, value: Any, kind: str) -> None:
         raise TypeError(
             f"parameter {name!r} must be {kind}, but is a {type(value).__name__}: pass solver_args by name"
         )
+
+
+def convert(spec: ParameterSpec, value: Any, to_array: Callable[[Any], Any]) -> Any:
+    """Convert a parameter's value to a framework's array by the framework's own function.
+
+    Raises
+    ------
+    MissingParameter
+        If the value is None.
+    TypeError, ValueError
+        If it does not become an array: NumPy's reasons, with the parameter's name, else the framework's.
+    """
+    check_given(spec.name, value, "an array")
+    try:
+        return to_array(value)
+    except (TypeError, ValueError):
+        read_array(spec, value)
+        raise
 
 
 def third_derivatives(stop: str) -> NotImplementedError:

@@ -68,7 +68,7 @@ class Arguments:
             If a value is not finite, or (with ``validate``) violates a declared attribute.
         """
         check_count([spec.name for spec in specs], values)
-        arrays = [_array(spec, value) for spec, value in zip(specs, values, strict=True)]
+        arrays = [read_array(spec, value) for spec, value in zip(specs, values, strict=True)]
         leading = [leading_shape(spec, array.shape) for spec, array in zip(specs, arrays, strict=True)]
         batch = broadcast(specs, [array.shape for array in arrays], leading)
         roundings = np.broadcast_to(precision, len(specs))
@@ -146,7 +146,16 @@ def sum_to(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(array.sum(axis=axes, keepdims=True)).reshape(shape)
 
 
-def _array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
+def read_array(spec: ParameterSpec, value: ArrayLike) -> NDArray[Any]:
+    """Return a parameter's value as an array of numbers.
+
+    Raises
+    ------
+    TypeError
+        If it is None or holds no numbers, or is complex where the parameter is real.
+    ValueError
+        If it is a list of lists of different lengths.
+    """
     if value is None:
         raise TypeError(f"parameter {spec.name!r} is None: pass an array of shape {spec.shape}")
     if hasattr(value, "toarray"):

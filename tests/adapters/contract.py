@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import cvxpy as cp
@@ -26,13 +27,18 @@ Sample = Callable[[np.random.Generator, tuple[int, ...]], list[Array]]
 
 
 class Adapter(Protocol):
-    """How a framework builds a layer and calls it, with arrays in and arrays out."""
+    """How a framework builds a layer and calls it, with arrays in and arrays out.
+
+    ``package`` is the module that users import, ``conediff.torch`` for instance.
+    """
+
+    package: Any
 
     def layer(self, problem: Any, parameters: Any, variables: Any, **options: Any) -> Any:
         """Build the framework's layer."""
 
-    def call(self, layer: Any, values: Sequence[Array], **options: Any) -> tuple[Array, ...]:
-        """Call the layer; the values' dtypes are to be kept."""
+    def call(self, layer: Any, values: Sequence[Array], **options: Any) -> Any:
+        """Call the layer; the values' dtypes are to be kept. Return arrays as `in_place_of_tensors` does."""
 
     def vjp(
         self, layer: Any, values: Sequence[Array], cotangents: Sequence[Array], **options: Any
@@ -269,7 +275,7 @@ def check_second(adapter: TwiceDifferentiable, case: Case, batch: tuple[int, ...
 
 
 def check_broadcasting(adapter: Adapter) -> None:
-    """Parameters broadcast against each other; gradients come back in the shapes passed."""
+    """Dimensions of 1 broadcast, parameters without any are shared; gradients have the shapes passed."""
     layer, oracle = QUADRATIC.build(adapter)
     A, b, lam = QUADRATIC.values()
     values = [A, np.stack([b, 2 * b])[:, None], np.array([[lam, 2 * lam, 3 * lam]])]
@@ -279,7 +285,7 @@ def check_broadcasting(adapter: Adapter) -> None:
 
 
 def check_leading_dimensions(adapter: Adapter) -> None:
-    """Leading dimensions go together as `goes_together` says; else an error with the squeeze that helps."""
+    """Parameters have equally many leading dimensions, or none; else an error with the squeeze that helps."""
     layer, _ = LINE.build(adapter)
 
     @settings(max_examples=30, deadline=None, derandomize=True)
@@ -462,6 +468,80 @@ def check_linear_program(adapter: Adapter) -> None:
     assert np.abs(adapter.vjp(layer, values, [np.arange(3.0)])[0]).max() > 0.1
 
 
+# ---------------------------------------------------------------------- what calls take and return
+
+
+def in_place_of_tensors(result: Any) -> Any:
+    """Return a tuple of arrays for a tuple of tensors, an array for a tensor."""
+    return tuple(map(np.asarray, result)) if isinstance(result, tuple) else np.asarray(result)
+
+
+def check_returns(adapter: Adapter) -> None:
+    """A call returns a tuple; with ``single_output``, and of an `OptLayer` of one variable, the output."""
+    x, y, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.square(y)), [x >= 0])
+    values, tol = [np.array([1.0, -1.0])], {"tol": 1e-9}
+    (alone,) = adapter.call(adapter.layer(problem, [p], [x]), values)
+    OptLayer = adapter.package.OptLayer
+    own = adapter.layer(problem, [p], [x], single_output=True)
+    opt = OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), [lambda x, p: -x], [], **tol)
+    for layer in (own, opt):
+        found = adapter.call(layer, values)
+        assert isinstance(found, np.ndarray) and found.shape == (2,)
+        np.testing.assert_allclose(found, alone, atol=1e-8)
+    equal = [lambda x, y, p: y - cp.sum(x)]
+    pair = OptLayer([x, y], [p], lambda x, y, p: cp.sum_squares(x - p), equalities=equal, **tol)
+    np.testing.assert_allclose(np.hstack(adapter.call(pair, values)), [1, -1, 0], atol=1e-8)
+    with pytest.raises(ValueError, match="single_output: the layer returns 2 variables, not one"):
+        adapter.layer(problem, [p], [x, y], single_output=True)
+    with pytest.raises(TypeError, match="unknown solver argument"):
+        OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), epz=1)
+    empty = adapter.layer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
+    np.testing.assert_allclose(adapter.call(empty, []), [[1, 1]], atol=1e-6)
+
+
+def check_solver_args(adapter: Adapter) -> None:
+    """Solver arguments of a call override the layer's; `info` says what came of them, for each element."""
+    layer = adapter.layer(*QUADRATIC.state(), solver_args={"refine": False, "tol": 1e-3})
+    values = QUADRATIC.values((2, 3))
+    adapter.call(layer, values)
+    assert (layer.info["refinements"] == 0).all()
+    adapter.call(layer, values, solver_args={"refine": True, "tol": 1e-10})
+    assert (layer.info["refinements"] > 0).all() and (layer.info["residual"] <= 1e-10).all()
+    assert layer.info["status"].shape == (2, 3) and (layer.info["status"] == "solved").all()
+
+
+def check_warm_start(adapter: Adapter) -> None:
+    """A warm start takes the last solution of the same batch shape."""
+    layer = adapter.layer(*QUADRATIC.state(), solver_args={"warm_start": True})
+    values = QUADRATIC.values((4,))
+    cold = adapter.call(layer, values)
+    adapter.call(layer, QUADRATIC.values((2,)))
+    warm = adapter.call(layer, values)
+    assert (layer.info["iterations"] == 0).all()
+    _equal(warm, cold)
+
+
+def check_functional(adapter: Adapter) -> None:
+    """`functional.solve` is the layer as a function; it takes a NumPy layer only."""
+    layer, solve = adapter.layer(*QUADRATIC.state()), adapter.package.functional.solve
+    values = QUADRATIC.values((2,))
+    found = adapter.call(partial(solve, layer.numpy_layer), values)
+    for one, other in zip(found, adapter.call(layer, values), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match=f"of a {adapter.package.__name__} layer, its numpy_layer"):
+        adapter.call(partial(solve, layer), values)
+
+
+def check_constructor(adapter: Adapter) -> None:
+    """Both orders of arguments that cvxpylayers has had: gp fourth, and solver, gp."""
+    x, a = cp.Variable(pos=True), cp.Parameter(pos=True)
+    problem = cp.Problem(cp.Minimize(a / x + x))
+    for order in ((True,), (None, True)):
+        layer = adapter.package.CvxpyLayer(problem, [a], [x], *order)
+        np.testing.assert_allclose(adapter.call(layer, [np.array(4.0)])[0], 2, rtol=1e-8)
+
+
 # ---------------------------------------------------------------------- bad input
 
 _A, _B, _LAM = np.ones((4, 3)), np.ones(4), np.ones(())
@@ -476,6 +556,36 @@ BAD_CALLS: tuple[tuple[str, list[Any], type[Exception], str], ...] = (
     ("inf", [_A, _B, np.array(np.inf)], cd.ParameterError, "not finite"),
     ("attribute", [_A, _B, np.array(-1.0)], cd.ParameterError, "declared nonneg"),
 )
+
+
+def check_no_values(adapter: Adapter) -> None:
+    """None, mappings and unknown solver arguments are refused, by name and with advice."""
+    layer = adapter.layer(*QUADRATIC.state())
+    name = layer.numpy_layer.parameters[1].name
+
+    def call(wrong: Any) -> None:
+        adapter.call(lambda A, b, lam: layer(A, wrong, lam), QUADRATIC.values())
+
+    for error in (AttributeError, cd.ParameterError):  # cvxpylayers' error, and ours
+        with pytest.raises(error, match=f"{name!r} is None: pass a"):
+            call(None)
+    with pytest.raises(TypeError, match=f"{name!r} .* is a dict: pass solver_args by name"):
+        call({"eps": 1e-8})
+    with pytest.raises(TypeError, match="unknown solver argument 'epz'"):
+        adapter.call(layer, QUADRATIC.values(), solver_args={"epz": 1})
+
+
+def check_no_arrays(adapter: Adapter) -> None:
+    """Of frameworks that convert what is passed: what does not become an array is refused, by name."""
+    layer = adapter.layer(*QUADRATIC.state())
+    name = layer.numpy_layer.parameters[1].name
+    for wrong, error, message in (
+        ("text", TypeError, "must be an array of numbers"),
+        (object(), TypeError, "must be an array of numbers"),
+        ([[1.0], [1.0, 2.0]], ValueError, "parts have different shapes"),
+    ):
+        with pytest.raises(error, match=f"{name!r} .*{message}"):
+            adapter.call(partial(lambda wrong, A, lam: layer(A, wrong, lam), wrong), QUADRATIC.values()[::2])
 
 
 def bad_constructions() -> list[tuple[str, Callable[[Adapter], Any], type[Exception], str]]:
@@ -494,13 +604,13 @@ def bad_constructions() -> list[tuple[str, Callable[[Adapter], Any], type[Except
         (
             "no dcp",
             lambda a: a.layer(concave, [], [p]),
-            ValueError,
+            cd.ProblemError,
             r"^Problem must be DPP\..* be DCP \(convex",
         ),
         (
             "dgp",
             lambda a: a.layer(bad, [p], [x], gp=True),
-            ValueError,
+            cd.ProblemError,
             "^Problem must be DPP for geometric p",
         ),
         ("name", lambda a: a.layer(good, [p], [x], solver_args={"epz": 1}), TypeError, "unknown solver arg"),

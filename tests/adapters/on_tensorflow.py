@@ -13,6 +13,7 @@ keras = pytest.importorskip("keras")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Keras has another backend", allow_module_level=True)
 
+import conediff_tensorflow  # noqa: E402
 from conediff_tensorflow import CvxpyLayer, OptLayer, serial  # noqa: E402
 
-__all__ = ["CvxpyLayer", "OptLayer", "keras", "serial", "tf"]
+__all__ = ["CvxpyLayer", "OptLayer", "conediff_tensorflow", "keras", "serial", "tf"]

@@ -29,6 +29,8 @@ QUADRATIC = contract.QUADRATIC
 class JaxAdapter:
     """Arrays in, arrays out; JAX pairs a cotangent and a tangent without conjugation."""
 
+    package = cj
+
     def transform(self, function):
         return function
 
@@ -37,7 +39,7 @@ class JaxAdapter:
 
     def call(self, layer, values, **options):
         with cj.original_errors():
-            return self._arrays(self.transform(lambda *v: layer(*v, **options))(*values))
+            return contract.in_place_of_tensors(self.transform(lambda *v: layer(*v, **options))(*values))
 
     def vjp(self, layer, values, cotangents, **options):
         def pulled(values, cotangents):
@@ -144,6 +146,7 @@ def test_oracle_in_single_precision(case, adapter, monkeypatch):
     "check",
     [
         contract.check_broadcasting,
+        contract.check_leading_dimensions,
         contract.check_empty_batch,
         contract.check_executor,
         contract.check_failures,
@@ -151,6 +154,13 @@ def test_oracle_in_single_precision(case, adapter, monkeypatch):
         contract.check_dual_gradient,
         contract.check_additivity,
         contract.check_loss_scaling,
+        contract.check_returns,
+        contract.check_solver_args,
+        contract.check_warm_start,
+        contract.check_functional,
+        contract.check_constructor,
+        contract.check_no_values,
+        contract.check_no_arrays,
         pytest.param(
             contract.check_linear_program,
             marks=pytest.mark.filterwarnings("ignore::conediff.DegeneracyWarning"),
@@ -184,31 +194,9 @@ def test_bad_constructions(build, error, message):
 # ---------------------------------------------------------------------- calls
 
 
-def test_result_is_a_tuple_and_a_layer_of_no_parameters_works():
-    x = cp.Variable(2)
-    layer = cj.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
-    for call in (layer, jax.jit(layer)):
-        result = call()
-        assert isinstance(result, tuple) and result[0].dtype == jnp.result_type(float)
-        np.testing.assert_allclose(result[0], 1, rtol=1e-9)
-
-
-def test_functional_is_the_same():
-    layer, values = quadratic(), arrays(2)
-    for one, other in zip(layer(*values), cj.functional.solve(layer.numpy_layer, *values), strict=True):
-        assert (one == other).all()
-
-
-def test_what_is_no_array_or_no_layer_is_refused_with_advice():
-    layer, values = quadratic(), arrays()
-    with pytest.raises(TypeError, match="is a dict: pass solver_args by name"):
-        layer(*values[:2], {"eps": 1e-8})
-    with pytest.raises(AttributeError, match="is None: pass an array"):
-        layer(*values[:2], None)
+def test_random_keys_are_no_numbers():
     with pytest.raises(TypeError, match="array of numbers, but has dtype key"):
-        layer(*values[:2], jax.random.key(0))
-    with pytest.raises(TypeError, match="of a conediff.jax layer, its numpy_layer.*conediff_jax"):
-        cj.functional.solve(layer, *values)
+        quadratic()(*arrays()[:2], jax.random.key(0))
 
 
 def test_arrays_of_every_kind_are_parameters():
@@ -220,53 +208,10 @@ def test_arrays_of_every_kind_are_parameters():
         assert (layer(*given)[0] == expected).all()
 
 
-def test_opt_layer_and_single_output_return_one_array():
-    x, y, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
-    one = cj.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), [lambda x, p: -x], [], tol=1e-9)
-    point = jnp.array([1.0, -1.0])
-    np.testing.assert_allclose(one(point), [1, 0], atol=1e-8)
-    np.testing.assert_allclose(jax.grad(lambda p: one(p).sum())(point), [1, 0], atol=1e-8)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.square(y)), [x >= 0])
-    assert cj.CvxpyLayer(problem, [p], [x], single_output=True)(point).shape == (2,)
-    with pytest.raises(ValueError, match="single_output: the layer returns 2 variables"):
-        cj.CvxpyLayer(problem, [p], [x, y], single_output=True)
-    with pytest.raises(TypeError, match="unknown solver argument"):
-        cj.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), epz=1)
-
-
-def test_the_constructor_takes_cvxpylayers_order_of_arguments():
-    x, a = cp.Variable(pos=True), cp.Parameter(pos=True)
-    problem = cp.Problem(cp.Minimize(a / x + x))
-    for layer in (cj.CvxpyLayer(problem, [a], [x], None, True), cj.CvxpyLayer(problem, [a], [x], True)):
-        np.testing.assert_allclose(layer(4.0)[0], 2, rtol=1e-8)
-
-
-@ADAPTERS
-def test_solver_args_of_a_call_override_the_layers(adapter):
-    layer, values = quadratic(refine=False, tol=1e-3), arrays()
-    adapter.call(layer, values)
-    assert layer.info["refinements"] == 0
-    adapter.call(layer, values, solver_args={"refine": True, "tol": 1e-10})
-    assert layer.info["refinements"] > 0 and layer.info["residual"] <= 1e-10
-    with pytest.raises(TypeError, match="unknown solver argument 'epz'"):
-        adapter.call(layer, values, solver_args={"epz": 1})
-
-
 def test_traced_solver_args_are_refused():
     layer, values = quadratic(), arrays()
     with pytest.raises(TypeError, match="solver argument eps is traced"):
         jax.jit(lambda eps: layer(*values, solver_args={"eps": eps}))(1e-3)
-
-
-@ADAPTERS
-def test_info_has_the_shape_of_the_batch_and_warm_starts_work(adapter):
-    layer = quadratic(warm_start=True)
-    cold = adapter.call(layer, arrays(2, 3))
-    assert layer.info["status"].shape == (2, 3) and (layer.info["status"] == "solved").all()
-    adapter.call(layer, arrays(2))
-    warm = adapter.call(layer, arrays(2, 3))
-    assert (layer.info["iterations"] == 0).all()
-    np.testing.assert_allclose(cold[0], warm[0], rtol=1e-9)
 
 
 def test_the_same_call_gives_the_same_bits_compiled_or_not():

@@ -7,17 +7,19 @@ import pytest
 
 import conediff as cd
 from tests.adapters import contract
-from tests.adapters.on_tensorflow import CvxpyLayer, tf
+from tests.adapters.on_tensorflow import CvxpyLayer, conediff_tensorflow, tf
 
 
 class Eager:
     """The layer called eagerly."""
 
+    package = conediff_tensorflow
+
     def layer(self, problem, parameters, variables, **options):
         return CvxpyLayer(problem, parameters, variables, **options)
 
     def call(self, layer, values, **options):
-        return tuple(np.asarray(value) for value in layer(*map(tf.constant, values), **options))
+        return contract.in_place_of_tensors(layer(*map(tf.constant, values), **options))
 
     def vjp(self, layer, values, cotangents, **options):
         tensors = [tf.constant(value) for value in values]
@@ -68,7 +70,7 @@ class Graph(Eager):
 
     def call(self, layer, values, **options):
         function = tf.function(lambda *tensors: layer(*tensors, **options), autograph=False)
-        return self._numbers(function(*map(tf.constant, values)))
+        return contract.in_place_of_tensors(function(*map(tf.constant, values)))
 
     def vjp(self, layer, values, cotangents, **options):
         def gradient(function, tensors):
@@ -137,6 +139,9 @@ def test_second_derivatives(adapter, case, mode):
         contract.check_dual_gradient,
         contract.check_loss_scaling,
         contract.check_linear_program,
+        contract.check_returns,
+        contract.check_solver_args,
+        contract.check_warm_start,
     ],
 )
 def test_contract(adapter, check):

@@ -103,12 +103,12 @@ def _loss(x):
     return tf.reduce_sum(x**3)
 
 
-def _twice(a, b):
+def _twice(a, b, layer=LAYER):
     with tf.GradientTape() as outer:
         outer.watch([a, b])
         with tf.GradientTape() as inner:
             inner.watch([a, b])
-            loss = _loss(LAYER(a, b))
+            loss = _loss(layer(a, b))
         gradients = inner.gradient(loss, [a, b])
     return outer.gradient(gradients, [a, b], [DA, DB])
 
@@ -132,13 +132,7 @@ def _reverse_over_forward(a, b):
 
 
 def _through_a_graph(a, b):
-    with tf.GradientTape() as outer:
-        outer.watch([a, b])
-        with tf.GradientTape() as inner:
-            inner.watch([a, b])
-            loss = _loss(GRAPH(a, b))
-        gradients = inner.gradient(loss, [a, b])
-    return outer.gradient(gradients, [a, b], [DA, DB])
+    return _twice(a, b, GRAPH)
 
 
 def _forward_over_forward(a, b):

@@ -34,11 +34,13 @@ def to_mlx(array):
 class MlxAdapter:
     """Arrays in, arrays out."""
 
+    package = cm
+
     def layer(self, problem, parameters, variables, **options):
         return cm.CvxpyLayer(problem, parameters, variables, **options)
 
     def call(self, layer, values, **options):
-        return self._arrays(layer(*map(to_mlx, values), **options))
+        return contract.in_place_of_tensors(layer(*map(to_mlx, values), **options))
 
     def vjp(self, layer, values, cotangents, **options):
         outputs = layer(*map(to_mlx, values), **options)
@@ -136,6 +138,7 @@ def test_second(case, mode):
     "check",
     [
         contract.check_broadcasting,
+        contract.check_leading_dimensions,
         contract.check_empty_batch,
         contract.check_executor,
         contract.check_failures,
@@ -143,6 +146,13 @@ def test_second(case, mode):
         contract.check_dual_gradient,
         contract.check_additivity,
         contract.check_loss_scaling,
+        contract.check_returns,
+        contract.check_solver_args,
+        contract.check_warm_start,
+        contract.check_functional,
+        contract.check_constructor,
+        contract.check_no_values,
+        contract.check_no_arrays,
         pytest.param(
             contract.check_linear_program,
             marks=pytest.mark.filterwarnings("ignore::conediff.DegeneracyWarning"),
@@ -174,68 +184,12 @@ def test_bad_constructions(build, error, message):
 # ---------------------------------------------------------------------- calls
 
 
-def test_result_is_a_tuple_and_a_layer_of_no_parameters_works():
-    x = cp.Variable(2)
-    layer = cm.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x])
-    result = layer()
-    assert isinstance(result, tuple) and result[0].dtype == mx.float32
-    np.testing.assert_allclose(np.array(result[0]), 1, rtol=1e-6)
-
-
-def test_functional_is_the_same():
-    layer, values = quadratic(), arrays(2)
-    for one, other in zip(layer(*values), cm.functional.solve(layer.numpy_layer, *values), strict=True):
-        assert mx.array_equal(one, other)
-
-
-def test_what_is_no_array_or_no_layer_is_refused_with_advice():
-    layer, values = quadratic(), arrays()
-    with pytest.raises(TypeError, match="is a dict: pass solver_args by name"):
-        layer(*values[:2], {"eps": 1e-8})
-    with pytest.raises(AttributeError, match="is None: pass an array"):
-        layer(*values[:2], None)
-    with pytest.raises(TypeError, match="of a conediff.mlx layer, its numpy_layer.*conediff_mlx"):
-        cm.functional.solve(layer, *values)
-
-
 def test_arrays_of_every_kind_are_parameters():
     layer = quadratic()
     A, b, lam = (v.astype(np.float32) for v in QUADRATIC.values())
     expected = layer(*map(to_mlx, (A, b, lam)))[0]
     assert mx.array_equal(layer(A, b.tolist(), float(lam))[0], expected)
     assert mx.array_equal(layer(mx.array(A.T.copy()).T, mx.array(b), lam)[0], expected)
-
-
-def test_opt_layer_and_single_output_return_one_array():
-    x, y, p = cp.Variable(2), cp.Variable(), cp.Parameter(2)
-    one = cm.OptLayer([x], [p], lambda x, p: cp.sum_squares(x - p), [lambda x, p: -x], [], tol=1e-9)
-    point = mx.array([1.0, -1.0])
-    np.testing.assert_allclose(np.array(one(point)), [1, 0], atol=1e-6)
-    np.testing.assert_allclose(np.array(mx.grad(lambda p: one(p).sum())(point)), [1, 0], atol=1e-6)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.square(y)), [x >= 0])
-    assert cm.CvxpyLayer(problem, [p], [x], single_output=True)(point).shape == (2,)
-    with pytest.raises(ValueError, match="single_output: the layer returns 2 variables"):
-        cm.CvxpyLayer(problem, [p], [x, y], single_output=True)
-
-
-def test_the_constructor_takes_cvxpylayers_order_of_arguments():
-    x, a = cp.Variable(pos=True), cp.Parameter(pos=True)
-    problem = cp.Problem(cp.Minimize(a / x + x))
-    for layer in (cm.CvxpyLayer(problem, [a], [x], None, True), cm.CvxpyLayer(problem, [a], [x], True)):
-        assert abs(layer(4.0)[0].item() - 2) < 1e-6
-
-
-def test_solver_args_info_and_warm_starts():
-    layer, values = quadratic(refine=False, tol=1e-3), arrays()
-    layer(*values)
-    assert layer.info["refinements"] == 0
-    layer(*values, solver_args={"refine": True, "tol": 1e-10})
-    assert layer.info["refinements"] > 0 and layer.info["residual"] <= 1e-10
-    with pytest.raises(TypeError, match="unknown solver argument 'epz'"):
-        layer(*values, solver_args={"epz": 1})
-    for _ in range(2):
-        layer(*arrays(2, 3), solver_args={"warm_start": True, "refine": True, "tol": 1e-10})
-    assert layer.info["status"].shape == (2, 3) and (layer.info["iterations"] == 0).all()
 
 
 def test_promotion_is_mlxs_own():
