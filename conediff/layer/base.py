@@ -71,6 +71,11 @@ class BaseDerivative:
             Those of the parameters, as of `LayerSolution.vjp`.
         multipliers : array, shape (*batch, n + m)
             float64; an argument of `curve`.
+
+        Raises
+        ------
+        ValueError
+            If the number of the arrays, or a shape, does not fit; so in the other methods.
         """
         own, point = (None, None) if base is None else self._split(base)
         pulled = self._derivative.pull(cotangents, point, needed=needed, summed=summed)

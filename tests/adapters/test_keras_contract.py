@@ -128,22 +128,7 @@ def test_second_derivatives(adapter, case, mode):
     contract.check_second(adapter, case, (2,), mode)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        contract.check_broadcasting,
-        contract.check_leading_dimensions,
-        contract.check_empty_batch,
-        contract.check_executor,
-        contract.check_projection,
-        contract.check_dual_gradient,
-        contract.check_loss_scaling,
-        contract.check_linear_program,
-        contract.check_returns,
-        contract.check_solver_args,
-        contract.check_warm_start,
-    ],
-)
+@pytest.mark.parametrize("check", contract.CHECKS_OF_ANY, ids=lambda check: check.__name__)
 def test_contract(adapter, check):
     check(adapter)
 

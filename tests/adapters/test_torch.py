@@ -107,31 +107,7 @@ def test_oracle(case, batch):
     contract.check_against_oracle(ADAPTER, case, batch)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        contract.check_broadcasting,
-        contract.check_leading_dimensions,
-        contract.check_empty_batch,
-        contract.check_executor,
-        contract.check_failures,
-        contract.check_projection,
-        contract.check_dual_gradient,
-        contract.check_additivity,
-        contract.check_loss_scaling,
-        contract.check_returns,
-        contract.check_solver_args,
-        contract.check_warm_start,
-        contract.check_functional,
-        contract.check_constructor,
-        contract.check_no_values,
-        pytest.param(
-            contract.check_linear_program,
-            marks=pytest.mark.filterwarnings("ignore::conediff.DegeneracyWarning"),
-        ),
-    ],
-    ids=lambda check: check.__name__,
-)
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
 def test_contract(check):
     check(ADAPTER)
 

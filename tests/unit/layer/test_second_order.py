@@ -213,6 +213,7 @@ def test_the_four_modes_are_readings_of_one_scalar(name):
     forward = inner(turned.parameters, w) + inner(rest, w)
     # Forward over forward.
     second = D.turn_push(u, moved.point, w, pushed.point)
+    close(D.turn(u, w), second.values, 1e-10)
     both = inner([*second.values, second.point], [*g, gz])
     size = 1 + abs(reverse)
     assert abs(reverse - forward) < 1e-9 * size and abs(reverse - both) < 1e-9 * size
