@@ -36,7 +36,7 @@ class CvxpyLayer(LayerMixin):
     Raises
     ------
     DPPError, ProblemError, TypeError, ValueError
-        As `conediff.CvxpyLayer`; also if ``single_output`` is asked for and there are several outputs.
+        As `conediff.CvxpyLayer`.
 
     Notes
     -----

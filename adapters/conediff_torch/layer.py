@@ -37,7 +37,7 @@ class CvxpyLayer(LayerMixin, torch.nn.Module):
     Raises
     ------
     DPPError, ProblemError, TypeError, ValueError
-        As `conediff.CvxpyLayer`; also if ``single_output`` is asked for and there are several outputs.
+        As `conediff.CvxpyLayer`.
 
     Notes
     -----

@@ -66,7 +66,8 @@ class CvxpyLayer:
     TypeError
         If a solver argument is unknown, or an argument cannot be honoured.
     ValueError
-        If ``parameters`` or ``variables`` are not the problem's.
+        If ``parameters`` or ``variables`` are not the problem's, or ``single_output`` is asked for and there
+        are several outputs.
 
     Examples
     --------
