@@ -53,14 +53,14 @@ class CvxpyLayer(LayerMixin):
            [0., 0.]], dtype=float32)
     """
 
-    def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
-        super()._wrap(core, single_output=single_output)
+    def _wrap(self, core: conediff.CvxpyLayer, *_: Any) -> None:
+        super()._wrap(core)
         self._identity = uuid.uuid4().hex  # which copies share
 
     def __call__(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Any:
         """Solve; see `functional.solve`."""
         values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args)
-        return values[0] if self._single_output else values
+        return values[0] if self.numpy_layer.single_output else values
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CvxpyLayer) and self._identity == other._identity

@@ -47,7 +47,7 @@ class CvxpyLayer(LayerMixin):
     def __call__(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None) -> Any:
         """Solve; see `functional.solve`."""
         values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args)
-        return values[0] if self._single_output else values
+        return values[0] if self.numpy_layer.single_output else values
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({repr(self.numpy_layer).partition('(')[2]}"

@@ -10,7 +10,7 @@ from keras.src.backend.common import global_state
 
 import conediff
 from conediff.layer.adapter import OptLayerMixin
-from conediff.layer.calls import batch_shape, check_single_output
+from conediff.layer.calls import batch_shape
 from conediff.layer.dtypes import output_dtype
 from conediff.solver.settings import without_executor
 
@@ -91,24 +91,24 @@ class CvxpyLayer(keras.layers.Layer):
         single_output: bool = False,
         **kwargs: Any,
     ) -> None:
-        core = conediff.CvxpyLayer(problem, parameters, variables, gp=gp, solver_args=solver_args)
-        self._wrap(core, parameters, solver_args or {}, single_output, weights=weights, **kwargs)
+        core = conediff.CvxpyLayer(
+            problem, parameters, variables, gp, solver_args, single_output=single_output
+        )
+        self._wrap(core, parameters, solver_args or {}, weights=weights, **kwargs)
 
     def _wrap(
         self,
         core: conediff.CvxpyLayer,
         parameters: Sequence[Any],
         solver_args: Mapping[str, Any],
-        single_output: bool,
         weights: Mapping[Any, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Set the layer up; ``parameters`` are those of the problem, or their names."""
-        check_single_output(single_output, len(core.outputs))
         default = kwargs.get("dtype") is None and keras.config.dtype_policy().name == "float32"
         super().__init__(**{"autocast": not default, **kwargs})
         self.supports_jit = False
-        self.single_output = single_output
+        self.single_output = core.single_output
         inputs = Inputs.of(core.parameters, parameters, weights or {})
         # Keras replaces dictionaries and lists among the attributes by its own; inside tuples it does not.
         self._core, self._inputs, self._defaults = core, inputs, (dict(solver_args),)
@@ -247,7 +247,7 @@ class CvxpyLayer(keras.layers.Layer):
         rest = dict(config)
         maps = serial.decode(rest.pop("maps"))
         solver_args = keras.saving.deserialize_keras_object(rest.pop("solver_args"))
-        core = conediff.CvxpyLayer.from_maps(maps, solver_args)
+        core = conediff.CvxpyLayer.from_maps(maps, solver_args, single_output=rest.pop("single_output"))
         layer: CvxpyLayer = cls.__new__(cls)
         layer._wrap(core, [spec.name for spec in core.parameters], solver_args, **rest)
         return layer

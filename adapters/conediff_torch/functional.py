@@ -52,7 +52,8 @@ def solve(
     RuntimeError
         If the parameters are on different devices.
     NotImplementedError
-        Under ``torch.jit.trace``; from a derivative, if it is differentiated again.
+        Under ``torch.jit.trace``; from a second derivative, or the gradient of a compiled layer, if it is
+        differentiated again.
     ParameterError, SolverError, ValueError
         As `conediff.CvxpyLayer.solve`.
 

@@ -59,15 +59,15 @@ class CvxpyLayer(LayerMixin, torch.nn.Module):
     tensor([1., 0.])
     """
 
-    def _wrap(self, core: conediff.CvxpyLayer, *_: Any, single_output: bool = False) -> None:
+    def _wrap(self, core: conediff.CvxpyLayer, *_: Any) -> None:
         torch.nn.Module.__init__(self)
-        super()._wrap(core, single_output=single_output)
+        super()._wrap(core)
         _compiled_calls.register_layer(core)
 
     def forward(self, *parameters: Any, solver_args: Mapping[str, Any] | None = None, **named: Tensor) -> Any:
         """Solve; see `functional.solve`."""
         values = functional.solve(self.numpy_layer, *parameters, solver_args=solver_args, **named)
-        return values[0] if self._single_output else values
+        return values[0] if self.numpy_layer.single_output else values
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from conediff.errors import ParameterError
 from conediff.layer.arguments import read_array
-from conediff.layer.calls import check_single_output
 from conediff.layer.layer import CvxpyLayer
 from conediff.layer.maps import ParameterSpec
 from conediff.layer.opt_layer import OptLayer
@@ -22,7 +21,6 @@ class LayerMixin:
     """
 
     numpy_layer: CvxpyLayer
-    _single_output: bool
 
     def __init__(
         self,
@@ -35,13 +33,12 @@ class LayerMixin:
         single_output: bool = False,
         **of_cvxpylayers: Any,
     ) -> None:
-        core = CvxpyLayer(problem, parameters, variables, gp, solver_args, **of_cvxpylayers)
-        self._wrap(core, single_output=single_output)
+        options = {"single_output": single_output, **of_cvxpylayers}
+        self._wrap(CvxpyLayer(problem, parameters, variables, gp, solver_args, **options))
 
-    def _wrap(self, core: CvxpyLayer, *_: Any, single_output: bool = False) -> None:
+    def _wrap(self, core: CvxpyLayer, *_: Any) -> None:
         """Set the layer up around a NumPy layer; frameworks that need more extend this."""
-        check_single_output(single_output, len(core.outputs))
-        self.numpy_layer, self._single_output = core, single_output
+        self.numpy_layer = core
 
     @property
     def info(self) -> dict[str, Any]:
@@ -52,8 +49,8 @@ class LayerMixin:
 class OptLayerMixin:
     """Makes an adapter's layer an `OptLayer`: ``class OptLayer(OptLayerMixin, AdaptersCvxpyLayer)``.
 
-    The adapter's layer has a method ``_wrap(core, parameters, solver_args, single_output=..., **own)`` which
-    sets it up around a NumPy layer.
+    The adapter's layer has a method ``_wrap(core, parameters, solver_args, **own)``, which sets it up
+    around a NumPy layer.
 
     Attributes
     ----------
@@ -75,7 +72,7 @@ class OptLayerMixin:
     ) -> None:
         own = {name: solver_args.pop(name) for name in self.OWN_ARGUMENTS if name in solver_args}
         core = OptLayer(variables, parameters, objective, inequalities, equalities, **solver_args)
-        self._wrap(core, parameters, solver_args, single_output=len(variables) == 1, **own)
+        self._wrap(core, parameters, solver_args, **own)
 
 
 class MissingParameter(ParameterError, AttributeError):

@@ -99,20 +99,27 @@ class CvxpyLayer:
 
         gp, solver_args = read_constructor_arguments(gp, solver_args, solver, verbose, custom_method)
         settings = _updated(Settings(), solver_args)
-        self._setup(canonicalise(problem, parameters, variables, gp=gp), settings, parameters)
-        check_single_output(single_output, len(self.outputs))
-        self.single_output = single_output
+        maps = canonicalise(problem, parameters, variables, gp=gp)
+        self._setup(maps, settings, single_output, parameters)
 
     @classmethod
-    def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
+    def from_maps(
+        cls,
+        maps: ProblemMaps,
+        solver_args: Mapping[str, Any] | None = None,
+        *,
+        single_output: bool = False,
+    ) -> CvxpyLayer:
         """Build a layer from canonical maps, without cvxpy."""
         layer = cls.__new__(cls)
-        layer._setup(maps, _updated(Settings(), solver_args))
+        layer._setup(maps, _updated(Settings(), solver_args), single_output)
         return layer
 
-    def _setup(self, maps: ProblemMaps, settings: Settings, parameters: Sequence[Any] = ()) -> None:
-        self.maps = maps
-        self.single_output = False
+    def _setup(
+        self, maps: ProblemMaps, settings: Settings, single_output: bool, parameters: Sequence[Any] = ()
+    ) -> None:
+        check_single_output(single_output, len(maps.outputs))
+        self.maps, self.single_output = maps, single_output
         self.inputs = Inputs(maps.parameters, parameters)
         self.settings = settings
         self.info: dict[str, Any] = {}

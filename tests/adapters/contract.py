@@ -370,7 +370,7 @@ def check_warm_start(adapter: Adapter) -> None:
 
 
 def check_functional(adapter: Adapter) -> None:
-    """`functional.solve` is the layer as a function; it takes a NumPy layer only."""
+    """`functional.solve` is the layer as a function, and returns a tuple; it takes a NumPy layer only."""
     layer, solve = adapter.layer(*QUADRATIC.state()), adapter.package.functional.solve
     values = QUADRATIC.values((2,))
     found = adapter.call(partial(solve, layer.numpy_layer), values)
@@ -378,6 +378,9 @@ def check_functional(adapter: Adapter) -> None:
         np.testing.assert_array_equal(one, other)
     with pytest.raises(TypeError, match=f"of a {adapter.package.__name__} layer, its numpy_layer"):
         adapter.call(partial(solve, layer), values)
+    alone = adapter.layer(*LINE.state(), single_output=True).numpy_layer
+    assert isinstance(alone(*LINE.values()), np.ndarray)
+    assert isinstance(adapter.call(partial(solve, alone), LINE.values()), tuple)
 
 
 def check_constructor(adapter: Adapter) -> None:
