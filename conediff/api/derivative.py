@@ -20,8 +20,7 @@ from conediff.api.given import (
     rows,
     shaped,
 )
-from conediff.derivative import BatchDerivative as StackDerivative
-from conediff.derivative import Diagnostics
+from conediff.derivative import Diagnostics, StackDerivative
 from conediff.derivative.kkt_derivative import Tangent
 from conediff.derivative.second_order import hvp
 from conediff.program import Array, ConeData, Products, products

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conediff.api.derivative import BatchDerivative, Derivative
 from conediff.api.summary import summarise
-from conediff.derivative import BatchDerivative as StackDerivative
+from conediff.derivative import StackDerivative
 from conediff.errors import SolverError
 from conediff.program import ConeData
 from conediff.solver.batch_solver import BatchSolver

@@ -99,7 +99,7 @@ def added(*changes: Products) -> Products:
 
 
 class SecondOrder:
-    """The second-order half of `BatchDerivative`, which has the attributes that are declared here."""
+    """The second-order half of `StackDerivative`, which has the attributes that are declared here."""
 
     structure: Structure
     _data: ConeData
@@ -194,7 +194,7 @@ def hvp(
 
     Parameters
     ----------
-    stack : BatchDerivative
+    stack : StackDerivative
     change : callable
         The products of the perturbation with a pair of vectors, shapes (B, n) and (B, m).
     at : (x, y)

@@ -20,7 +20,7 @@ from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
 
-class BatchDerivative(SecondOrder):
+class StackDerivative(SecondOrder):
     """Derivative of the solution maps of a stack of programs, where these have solutions.
 
     With an executor, workers answer the first question by ``method="auto"``; further ones are answered in

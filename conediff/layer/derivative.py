@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.derivative import BatchDerivative
+from conediff.derivative import StackDerivative
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
@@ -70,10 +70,10 @@ class FirstOrder:
         return {name: value for name, value in self.__dict__.items() if name != "stack"}
 
     @cached_property
-    def stack(self) -> BatchDerivative:
+    def stack(self) -> StackDerivative:
         """The derivative of the cone programs."""
         compiled = self._compiled
-        return BatchDerivative(
+        return StackDerivative(
             compiled.solver, self._data, self._result, self._settings, compiled.observability, compiled.told
         )
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.derivative.second_order import added
-from conediff.layer.derivative import FirstOrder, Given, Stacks
+from conediff.layer.derivative import FirstOrder, Given
 from conediff.layer.maps import CurvedValue
 from conediff.layer.results import Arrays, Curved, Pushed
 from conediff.program import Array, ConeData, Products, outer, products
@@ -174,7 +174,7 @@ class LayerDerivative(FirstOrder):
             data = data.plus(own_data)
         asked = self._asked(stacks, point)
         parameters = self._to_parameters(data, gd, asked, needed, summed)
-        parameters = self._with_logarithms(parameters, tangents, (stacks, gvalue, r), asked, needed, summed)
+        parameters = self._with_logarithms(parameters, tangents, (gvalue, r), asked, summed)
         failed = ~self._result.has_solution[:, None]
         fill = np.where(asked, self._result.failed_cotangent, 0.0)[:, None]
         return Curved(parameters, self._joined([np.where(failed, fill, part) for part in (px, py, ps)]))
@@ -183,9 +183,8 @@ class LayerDerivative(FirstOrder):
         self,
         parameters: Arrays,
         tangents: Given,
-        g: tuple[Stacks, Array | None, Multipliers],
+        g: tuple[Array | None, Multipliers],
         asked: NDArray[np.bool_],
-        needed: Sequence[bool] | None,
         summed: bool,
     ) -> Arrays:
         """Add what the logarithms of parameters are curved by, to cotangents of the parameters."""
@@ -197,7 +196,7 @@ class LayerDerivative(FirstOrder):
         if not any(curved):
             return parameters
         # Of each element of the batch, because those that share a value may have tangents of their own.
-        arguments, (_, gvalue, r) = self.arguments.expand_batch(), g
+        arguments, (gvalue, r) = self.arguments.expand_batch(), g
         x, y, _ = self._point
         data, gd = outer(self.maps.structure, x, y, *r), None
         if gvalue is not None:

@@ -77,16 +77,16 @@ def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
 
 
 def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatch, capsys):
-    from conediff.derivative import BatchDerivative
+    from conediff.derivative import StackDerivative
     from conediff.program import ConeData
 
-    right = BatchDerivative.pull
+    right = StackDerivative.pull
 
     def wrong(self, *cotangents):
         g = right(self, *cotangents)
         return ConeData(*(1.001 * part for part in (g.P, g.A, g.b, g.c)))
 
-    monkeypatch.setattr(BatchDerivative, "pull", wrong)
+    monkeypatch.setattr(StackDerivative, "pull", wrong)
     code, named = failures(capsys)
     assert code == 1
     assert len(named) == len(list(check.list_checks())) - 1  # threads agree on what is wrong
