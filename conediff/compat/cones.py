@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.cones import ProductCone
+from conediff.cones import ProductCone, smat, svec
 from conediff.cones.registry import KINDS
-from conediff.cones.svec import smat, svec
 
 # diffcp's names of the keys of its cones; SCS's keys.
 ZERO, POS, SOC, PSD, EXP, EXP_DUAL = "z", "l", "q", "s", "ep", "ed"
