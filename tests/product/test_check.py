@@ -106,6 +106,22 @@ def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
     assert failures(capsys) == (1, ["threads"])
 
 
+def test_a_warning_that_is_missing_is_found(alone, monkeypatch, capsys):
+    from conediff.derivative.report import Report
+
+    monkeypatch.setattr(Report, "warn_degenerate", lambda *_: None)
+    assert failures(capsys) == (1, ["no derivative"])
+
+
+def test_an_infeasible_element_that_is_not_named_is_found(alone, monkeypatch, capsys):
+    from conediff.layer import LayerSolution
+
+    right = LayerSolution.status.fget
+    wrong = property(lambda self: np.where(right(self) == "infeasible", "unbounded", right(self)))
+    monkeypatch.setattr(LayerSolution, "status", wrong)
+    assert failures(capsys) == (1, ["infeasible element in a batch"])
+
+
 def test_an_error_is_a_failure_and_the_others_are_still_run(alone, monkeypatch, capsys):
     def broken():
         raise RuntimeError("no\n\nroom")
