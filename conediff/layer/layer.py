@@ -66,7 +66,8 @@ class CvxpyLayer:
     TypeError
         If a solver argument is unknown, or an argument cannot be honoured.
     ValueError
-        If ``parameters`` or ``variables`` are not the problem's.
+        If ``parameters`` or ``variables`` are not the problem's, a solver argument has a value that it cannot
+        have, or ``single_output`` is asked for and there are several outputs.
 
     Examples
     --------
@@ -104,7 +105,20 @@ class CvxpyLayer:
 
     @classmethod
     def from_maps(cls, maps: ProblemMaps, solver_args: Mapping[str, Any] | None = None) -> CvxpyLayer:
-        """Build a layer from canonical maps, without cvxpy."""
+        """Build a layer from canonical maps, without cvxpy.
+
+        Parameters
+        ----------
+        maps : ProblemMaps
+            As another layer's ``maps``.
+        solver_args : mapping, optional
+            As of the constructor.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a solver argument is unknown, or has a value that it cannot have.
+        """
         layer = cls.__new__(cls)
         layer._setup(maps, _updated(Settings(), solver_args))
         return layer
@@ -227,6 +241,11 @@ class CvxpyLayer:
         -------
         LayerSolution
             With the same values and derivatives, but without iterations, residuals and times.
+
+        Raises
+        ------
+        ParameterError, TypeError, ValueError
+            As `solve`, if the values cannot be used.
         """
         x, y, s, outcome = (np.asarray(part) for part in state)
         arguments = Arguments.read(self.parameters, values, validate=False)

@@ -804,6 +804,9 @@ def test_other_refusals():
     assert "stack" in problem_message(
         cp.Minimize(cp.sum_squares(x[0] - parameter((2, 2, 2), symmetric=True)))
     )
+    exponent = cp.Parameter(nonneg=True, value=0.3)  # cvxpy accepts it if it holds a value
+    power_cone = cp.PowCone3D(x[0], x[1], x[2], exponent)
+    assert "exponent of the power cone" in problem_message(cp.Maximize(x[2]), [power_cone, x <= 1])
 
 
 def test_the_dual_of_a_complex_cone_that_cvxpy_lacks():
