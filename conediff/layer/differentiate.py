@@ -235,6 +235,4 @@ class ProblemDerivative:
         )
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.parameters)
-        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.outputs)
-        return f"ProblemDerivative(({ins}) -> ({outs}), status={str(self.solution.status)!r})"
+        return f"ProblemDerivative({self._maps.signature}, status={str(self.solution.status)!r})"

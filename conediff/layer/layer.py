@@ -291,9 +291,7 @@ class CvxpyLayer:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.parameters)
-        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.outputs)
-        return f"{type(self).__name__}(({ins}) -> ({outs}))"
+        return f"{type(self).__name__}({self.maps.signature})"
 
 
 def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:
