@@ -111,6 +111,11 @@ class FirstOrder:
             Cotangent of the point; zero by default.
         needed, summed
             As of ``LayerSolution.vjp``.
+
+        Raises
+        ------
+        ValueError
+            If a number of arrays, or a shape, does not fit; here and in the other methods.
         """
         parameters, r = self._pull(cotangents, point, needed, summed)
         if r is None:

@@ -125,7 +125,7 @@ class LayerSolution:
         ----------
         *cotangents : arrays, shape (*batch, *shape), or None
             One for each value, in order; None means zero. With one more axis in front, of the same length
-            for all, many cotangents at once; so have the results.
+            for all, many cotangents, of which each takes a solve; so have the results.
         needed : sequence of bool, optional
             Which parameters' cotangents to compute; all by default.
         summed : bool
@@ -165,7 +165,8 @@ class LayerSolution:
         *tangents : arrays, or None
             One for each parameter, in the shape in which it was passed, or one that broadcasts to
             (*batch, *shape), so that elements that share a value may have tangents of their own; None means
-            zero. Arrays of shape (k, *batch, *shape) are k tangents at once; the results have the axis too.
+            zero. Arrays of shape (k, *batch, *shape) are k tangents, of which each takes a solve; the results
+            have the axis too.
 
         Returns
         -------
