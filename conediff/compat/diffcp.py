@@ -223,13 +223,13 @@ class _Batch:
         cotangents = [tuple(map(np.reshape, arrays, shape)) for arrays, shape in given]
         if self.mode in METHODS:
             found = self._apply_exact(lambda D, dx, dy, ds: D.vjp(dx, dy, ds)[2:], cotangents)
-            factors = [(p.x, p.y, gb, gc) for p, (gb, gc) in zip(self.points, found, strict=True)]
+            vectors = [(p.x, p.y, gb, gc) for p, (gb, gc) in zip(self.points, found, strict=True)]
         else:
             lpgd = self._lpgd(kwargs)
             ends, w = lpgd.solve(perturb_objective, self.programs, self.points, cotangents), lpgd.width
             # u.y u.x' - v.y v.x' = (mean of y) (u.x - v.x)' - (v.y - u.y) (mean of x)'.
-            factors = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
-        rows = zip(self.programs, self.Ps, factors, strict=True)
+            vectors = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
+        rows = zip(self.programs, self.Ps, vectors, strict=True)
         return transpose(
             _multiply_out(program.A, P if return_dP else None, *each) for program, P, each in rows
         )

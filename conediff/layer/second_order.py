@@ -1,7 +1,7 @@
 """Second derivatives of a layer's solution, as functions with explicit arguments.
 
 For users there is `LayerSolution` (vjp, jvp, hvp, jacobian, hessian); adapters call `LayerDerivative`. Its
-functions are those that a framework's functions need, with the point (see `layer.derivative`) as an argument
+functions are those that a framework's functions need, with the point (see `layer.first_order`) as an argument
 between the parameters and the values:
 
 - ``pull`` and ``push`` are linear in cotangents and tangents, and each is the other's transpose;
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.derivative.second_order import added
-from conediff.layer.derivative import FirstOrder, Given
+from conediff.layer.first_order import FirstOrder, Given
 from conediff.layer.maps import CurvedValue
 from conediff.layer.results import Arrays, Curved, Pushed
 from conediff.program import Array, ConeData, Products, outer, products
