@@ -20,8 +20,7 @@ from conediff.api.given import (
     rows,
     shaped,
 )
-from conediff.derivative import BatchDerivative as StackDerivative
-from conediff.derivative import Diagnostics
+from conediff.derivative import Diagnostics, StackDerivative
 from conediff.derivative.kkt_derivative import Tangent
 from conediff.derivative.second_order import hvp
 from conediff.program import Array, ConeData, Products, products
@@ -226,7 +225,7 @@ class BatchDerivative:
         return f"BatchDerivative({self._stack.count} programs)"
 
     def jvp(self, dP: Any = None, dA: Any = None, db: Any = None, dc: Any = None) -> Tangent:
-        """Apply the derivatives; see `Derivative.jvp`.
+        """Apply the derivatives; see `Derivative.jvp`, also for errors and warnings.
 
         Parameters
         ----------
@@ -242,7 +241,7 @@ class BatchDerivative:
         return self._stack.push(self._change((dP, dA, db, dc)))
 
     def vjp(self, dx: Any = None, dy: Any = None, ds: Any = None) -> DataTangent:
-        """Apply the adjoints; see `Derivative.vjp`.
+        """Apply the adjoints; see `Derivative.vjp`, also for errors and warnings.
 
         Parameters
         ----------
@@ -258,7 +257,7 @@ class BatchDerivative:
         return DataTangent(g.P, g.A, g.b, g.c)
 
     def hvp(self, cotangents: Given, tangents: Given, curvature: Curvature | None = None) -> DataTangent:
-        """Multiply Hessians with perturbations, element by element; see `Derivative.hvp`.
+        """Multiply Hessians with perturbations, element by element; see `Derivative.hvp`, also for errors.
 
         Parameters
         ----------

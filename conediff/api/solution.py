@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from conediff.api.derivative import BatchDerivative, Derivative
 from conediff.api.summary import summarise
-from conediff.derivative import BatchDerivative as StackDerivative
+from conediff.derivative import StackDerivative
 from conediff.errors import SolverError
 from conediff.program import ConeData
 from conediff.solver.batch_solver import BatchSolver
@@ -57,13 +57,14 @@ class Solution:
         method : {"auto", "direct", "lsqr", "lsmr", "dense"}, optional
             The one given to `solve` by default. "direct" solves the reduced system; "lsqr" and "lsmr" iterate
             on the derivative of the embedding; "dense" is the reference, by singular values; "auto" is
-            direct, and where the reduced system is singular least squares on the derivative of the embedding
-            by a factorisation.
+            direct, and where the reduced system is singular the least-squares derivative of least norm.
 
         Raises
         ------
         SolverError
             If there is no solution to differentiate at.
+        ValueError
+            If the method is unknown.
         """
         if self.status not in ("solved", "inaccurate"):
             raise SolverError(

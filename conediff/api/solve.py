@@ -46,10 +46,12 @@ def solve(program: ConeProgram, warm_start: Any = None, **settings: Any) -> Solu
         its ``solutions``.
     ProblemError
         If P is not positive semidefinite.
+    ExecutorError
+        If the executor takes no work.
     TypeError
-        If a setting is unknown.
+        If ``program`` is no `ConeProgram`, or a setting is unknown.
     ValueError
-        If a warm start does not fit the program.
+        If a warm start does not fit the program, or a setting has a value that it cannot have.
 
     Warns
     -----
@@ -106,10 +108,24 @@ def solve_batch(
     ------
     SolverError
         If an element fails, unless ``on_failure`` says otherwise.
+    ProblemError
+        If P of an element is not positive semidefinite.
+    ParameterError
+        If an entry of the stacked arrays is NaN or infinite.
     ExecutorError
         If the executor takes no work.
+    TypeError
+        If an element is no `ConeProgram`, an array is not of numbers, or a setting is unknown.
     ValueError
-        If the programs, or the arrays, do not fit together.
+        If the programs, or the arrays, do not fit together, P is not symmetric, or a setting has a value that
+        it cannot have.
+
+    Warns
+    -----
+    AccuracyWarning
+        If a solution is less accurate than ``tol``.
+    ConediffWarning
+        If workers of the executor were lost, and this process solved their parts.
     """
     if isinstance(programs, ConeProgram):
         structure = programs.structure

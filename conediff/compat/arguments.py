@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from conediff.compat.cones import with_scs_keys
 from conediff.compat.constants import (
     CLARABEL_TUNING,
     ECOS_TUNING,
@@ -76,9 +77,7 @@ def read_program(A: Any, b: Any, c: Any, cones: Mapping[str, Any], P: Any) -> Co
     if not isinstance(cones, Mapping):
         raise TypeError(f"cones must be a mapping such as {{'z': 1, 'l': 2}}, got {cones!r:.80}")
     some = {key: size for key, size in cones.items() if np.size(size) and not np.array_equal(size, 0)}
-    if "f" in some:
-        some["z"] = some.pop("f") + some.get("z", 0)
-    return ConeProgram(A, b, c, some, None if P is None else complete_triangle(P, P))
+    return ConeProgram(A, b, c, with_scs_keys(some), None if P is None else complete_triangle(P, P))
 
 
 def read_tangent(program: ConeProgram, P: Any, dA: Any, db: Any, dc: Any, dP: Any) -> tuple[Any, ...]:

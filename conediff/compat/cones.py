@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.cones import ProductCone
+from conediff.cones import ProductCone, smat, svec
 from conediff.cones.registry import KINDS
 
 # diffcp's names of the keys of its cones; SCS's keys.
@@ -23,10 +23,16 @@ def parse_cone_dict(cone_dict: Mapping[str, Any]) -> list[tuple[str, Any]]:
     cone_dict : mapping
         SCS's dictionary of cones; "f" is the zero cone too.
     """
-    cones = dict(cone_dict)
-    if "f" in cones:
-        cones["z"] = cones.pop("f") + cones.get("z", 0)
+    cones = with_scs_keys(cone_dict)
     return [(key, cones[key]) for kind in KINDS for key in kind.keys if key in cones]
+
+
+def with_scs_keys(cones: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dictionary with the zero cone under "z" alone, which diffcp also calls "f"."""
+    renamed = dict(cones)
+    if "f" in renamed:
+        renamed["z"] = renamed.pop("f") + renamed.get("z", 0)
+    return renamed
 
 
 def pi(x: ArrayLike, cones: Iterable[tuple[str, Any]], dual: bool = False) -> NDArray[np.float64]:
@@ -67,21 +73,36 @@ def vec_symm(X: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     array, shape (n (n + 1) / 2,)
+
+    Raises
+    ------
+    ValueError
+        If X is not a square matrix.
     """
     matrix = np.asarray(X, dtype=np.float64)
-    columns, rows = np.triu_indices(len(matrix))
-    result: NDArray[np.float64] = matrix[rows, columns] * _weights(rows, columns)
-    return result
+    if matrix.ndim != 2 or len(matrix) != matrix.shape[1]:
+        raise ValueError(f"X must be a square matrix, but has shape {matrix.shape}")
+    return svec(matrix)
 
 
 def unvec_symm(x: ArrayLike, dim: int) -> NDArray[np.float64]:
-    """Return the symmetric matrix X, shape (dim, dim), for which x is ``vec_symm(X)``."""
-    columns, rows = np.triu_indices(dim)
-    X = np.zeros((dim, dim))
-    X[rows, columns] = np.asarray(x) / _weights(rows, columns)
-    X[columns, rows] = X[rows, columns]
-    return X
+    """Return the symmetric matrix for which x is ``vec_symm(X)``.
 
+    Parameters
+    ----------
+    x : array, shape (dim (dim + 1) / 2,)
+    dim : int
 
-def _weights(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    return np.where(rows == columns, 1.0, np.sqrt(2.0))
+    Returns
+    -------
+    array, shape (dim, dim)
+
+    Raises
+    ------
+    ValueError
+        If x does not have this length.
+    """
+    vector = np.asarray(x, dtype=np.float64)
+    if vector.shape != (dim * (dim + 1) // 2,):
+        raise ValueError(f"x must have shape ({dim * (dim + 1) // 2},) for dim={dim}, but has {vector.shape}")
+    return smat(vector, dim)

@@ -1,7 +1,7 @@
 """Names of diffcp, cvxpylayers and the solvers that they call, and their counterparts in conediff."""
 
 # diffcp's mode -> conediff's method. diffcp's "lsqr" defines the derivative by LSQR; "auto" computes the same
-# derivative by a direct solve, and where the reduced system is singular by preconditioned least squares.
+# derivative by solves with the reduced system, whether it is singular or not.
 METHODS = {"lsqr": "auto", "lsmr": "lsmr", "dense": "dense"}
 
 # Tolerances of other solvers. conediff's solutions meet them, because Newton's method refines SCS's solution.

@@ -40,8 +40,8 @@ def solve_and_derivative(
         As in `conediff.ConeProgram`; the key of the zero cone may be f or z.
     warm_start : tuple of arrays (x, y, s), optional
     mode : {"lsqr", "lsmr", "dense", "lpgd", "lpgd_left", "lpgd_right"}
-        "lsqr" solves the reduced system directly, or if it is singular a least-squares problem by a
-        factorisation; both give LSQR's answer.
+        "lsqr" solves the reduced system directly, and where that is singular returns the least-squares
+        derivative of least norm: in both cases LSQR's answer, to more digits.
     solve_method : {"SCS", "ECOS", "Clarabel"}, optional
         Which solver comes first; Newton's method refines the solution. ECOS means SCS.
     P : sparse matrix or array, shape (n, n), optional
@@ -69,6 +69,13 @@ def solve_and_derivative(
         If the program has no solution. The callables raise it if a perturbed program has none.
     TypeError, ValueError
         If a keyword argument is unknown, or the mode, the solver or the data cannot be used.
+
+    Warns
+    -----
+    DegeneracyWarning
+        If the solution map is not differentiable; the callables then return the least-squares derivative.
+    AccuracyWarning
+        If the solution is less accurate than ``tol``, or a linear solve fell short.
     """
     r = solve_and_derivative_internal(A, b, c, cone_dict, solve_method, warm_start, mode, P=P, **kwargs)
     return r["x"], r["y"], r["s"], r["D"], r["DT"]
@@ -216,13 +223,13 @@ class _Batch:
         cotangents = [tuple(map(np.reshape, arrays, shape)) for arrays, shape in given]
         if self.mode in METHODS:
             found = self._apply_exact(lambda D, dx, dy, ds: D.vjp(dx, dy, ds)[2:], cotangents)
-            factors = [(p.x, p.y, gb, gc) for p, (gb, gc) in zip(self.points, found, strict=True)]
+            vectors = [(p.x, p.y, gb, gc) for p, (gb, gc) in zip(self.points, found, strict=True)]
         else:
             lpgd = self._lpgd(kwargs)
             ends, w = lpgd.solve(perturb_objective, self.programs, self.points, cotangents), lpgd.width
             # u.y u.x' - v.y v.x' = (mean of y) (u.x - v.x)' - (v.y - u.y) (mean of x)'.
-            factors = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
-        rows = zip(self.programs, self.Ps, factors, strict=True)
+            vectors = [((u.x + v.x) / 2, (u.y + v.y) / 2, (v.y - u.y) / w, (u.x - v.x) / w) for u, v in ends]
+        rows = zip(self.programs, self.Ps, vectors, strict=True)
         return transpose(
             _multiply_out(program.A, P if return_dP else None, *each) for program, P, each in rows
         )

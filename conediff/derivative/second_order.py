@@ -14,20 +14,21 @@ the derivative of D (`ConeDerivative.bend`) and τ = T(v)[dy - ds, h], it is
     \partial_x φ &= -(ω_P r_1 + ω_A^\top r_2), &
     \partial_y φ &= -ω_A r_1 - τ, \quad \partial_s φ = τ.
 
-Every mode of second order follows from it (`SecondOrder.curve`); forward over forward solves with the same K
-for the right-hand side that the changes of P, A and D make (`SecondOrder.turn`). τ is computed in the cone
-scaling, where y and s are of one size; all else has the same form in every scaling.
+Every mode of second order follows from it (`StackDerivative.curve`); forward over forward solves with the
+same K for the right-hand side that the changes of P, A and D make (`StackDerivative.turn`). τ is computed in
+the cone scaling, where y and s are of one size; all else has the same form in every scaling.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from conediff.derivative.first_order import FirstOrder, concatenated
 from conediff.derivative.kkt_derivative import KKTDerivative, Multipliers, Tangent
-from conediff.program import Array, ConeData, Point, Products, Structure, outer, scaled
+from conediff.program import Array, ConeData, Point, Products, outer, scaled
 
 Arrays = TypeVar("Arrays", Tangent, Multipliers)
 
@@ -98,19 +99,8 @@ def added(*changes: Products) -> Products:
     return Products(*(sum(parts[1:], parts[0]) for parts in zip(*changes, strict=True)))
 
 
-class SecondOrder:
-    """The second-order half of `BatchDerivative`, which has the attributes that are declared here."""
-
-    structure: Structure
-    _data: ConeData
-    _parts: list[slice]
-    _fill: float
-    _taken: Callable[[Array], Array]
-    _filled: Callable[[Array, float], Array]
-    _map_here: Callable[[Callable[[KKTDerivative, slice], Any]], list[Any]]
-    jvp: Callable[[Products], Tangent]
-    pull: Callable[[Array, Array, Array], ConeData]
-    multipliers: Callable[[Array, Array, Array], Multipliers]
+class StackDerivative(FirstOrder):
+    """The derivatives of first and second order of the solution maps of a stack; made as `FirstOrder` is."""
 
     def curve(self, bent: Products, moved: Tangent, g: Tangent, r: Multipliers) -> Curvature:
         """Return the gradient of <ω, pull(g)> = <push(ω), g> in the data and the point; see `second_order`.
@@ -178,13 +168,8 @@ def _part(arrays: Arrays, part: slice) -> Arrays:
     return type(arrays)(*(array if len(array) == 1 else array[part] for array in arrays))
 
 
-def concatenated(rows: Any) -> Array:
-    """Join the rows of parts."""
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
-
-
 def hvp(
-    stack: SecondOrder,
+    stack: StackDerivative,
     change: Callable[[Array, Array], Products],
     at: tuple[Array, Array],
     g: Tangent,
@@ -194,7 +179,7 @@ def hvp(
 
     Parameters
     ----------
-    stack : BatchDerivative
+    stack : StackDerivative
     change : callable
         The products of the perturbation with a pair of vectors, shapes (B, n) and (B, m).
     at : (x, y)

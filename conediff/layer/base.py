@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.layer.derivative import Given
+from conediff.layer.first_order import Given
 from conediff.layer.results import Arrays
 from conediff.layer.solution import LayerSolution
 from conediff.program import Array

@@ -96,7 +96,21 @@ class ProblemDerivative:
         return layer.resume(self._values, self.solution.state)
 
     def value(self, of: Any) -> NDArray[Any]:
-        """Return the value of an output at the solution, shape of the output."""
+        """Return the value of an output at the solution.
+
+        Parameters
+        ----------
+        of : cvxpy.Variable, or problem.objective
+
+        Returns
+        -------
+        array, shape of the output
+
+        Raises
+        ------
+        ValueError
+            If it is not an output of the problem.
+        """
         solution, k = self._locate(of)
         value: NDArray[Any] = solution.values[k]
         return value
@@ -177,6 +191,7 @@ class ProblemDerivative:
         Parameters
         ----------
         output : cvxpy.Variable, or problem.objective
+            Dual variables (``constraint.dual_variables[0]``) included, here and in `value`.
         of : cvxpy.Parameter or str
             The parameter, or its name.
 
@@ -220,6 +235,4 @@ class ProblemDerivative:
         )
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.parameters)
-        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self._maps.outputs)
-        return f"ProblemDerivative(({ins}) -> ({outs}), status={str(self.solution.status)!r})"
+        return f"ProblemDerivative({self._maps.signature}, status={str(self.solution.status)!r})"

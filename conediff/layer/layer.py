@@ -66,8 +66,8 @@ class CvxpyLayer:
     TypeError
         If a solver argument is unknown, or an argument cannot be honoured.
     ValueError
-        If ``parameters`` or ``variables`` are not the problem's, or ``single_output`` is asked for and there
-        are several outputs.
+        If ``parameters`` or ``variables`` are not the problem's, a solver argument has a value that it cannot
+        have, or ``single_output`` is asked for and there are several outputs.
 
     Examples
     --------
@@ -110,7 +110,23 @@ class CvxpyLayer:
         *,
         single_output: bool = False,
     ) -> CvxpyLayer:
-        """Build a layer from canonical maps, without cvxpy."""
+        """Build a layer from canonical maps, without cvxpy.
+
+        Parameters
+        ----------
+        maps : ProblemMaps
+            As another layer's ``maps``.
+        solver_args : mapping, optional
+            As of the constructor.
+        single_output : bool
+            As of the constructor.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a solver argument is unknown, or has a value that it cannot have; ValueError also if
+            ``single_output`` is asked for and there are several outputs.
+        """
         layer = cls.__new__(cls)
         layer._setup(maps, _updated(Settings(), solver_args), single_output)
         return layer
@@ -235,6 +251,11 @@ class CvxpyLayer:
         -------
         LayerSolution
             With the same values and derivatives, but without iterations, residuals and times.
+
+        Raises
+        ------
+        ParameterError, TypeError, ValueError
+            As `solve`, if the values cannot be used.
         """
         x, y, s, outcome = (np.asarray(part) for part in state)
         arguments = Arguments.read(self.parameters, values, validate=False)
@@ -280,9 +301,7 @@ class CvxpyLayer:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.parameters)
-        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.outputs)
-        return f"{type(self).__name__}(({ins}) -> ({outs}))"
+        return f"{type(self).__name__}({self.maps.signature})"
 
 
 def _updated(settings: Settings, solver_args: Mapping[str, Any] | None) -> Settings:

@@ -1,7 +1,7 @@
 """Second derivatives of a layer's solution, as functions with explicit arguments.
 
 For users there is `LayerSolution` (vjp, jvp, hvp, jacobian, hessian); adapters call `LayerDerivative`. Its
-functions are those that a framework's functions need, with the point (see `layer.derivative`) as an argument
+functions are those that a framework's functions need, with the point (see `layer.first_order`) as an argument
 between the parameters and the values:
 
 - ``pull`` and ``push`` are linear in cotangents and tangents, and each is the other's transpose;
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.derivative.second_order import added
-from conediff.layer.derivative import FirstOrder, Given, Stacks
+from conediff.layer.first_order import FirstOrder, Given
 from conediff.layer.maps import CurvedValue
 from conediff.layer.results import Arrays, Curved, Pushed
 from conediff.program import Array, ConeData, Products, outer, products
@@ -193,7 +193,7 @@ class LayerDerivative(FirstOrder):
             data = data.plus(own_data)
         asked = self._asked(stacks, point)
         parameters = self._to_parameters(data, gd, asked, needed, summed)
-        parameters = self._with_logarithms(parameters, tangents, (stacks, gvalue, r), asked, needed, summed)
+        parameters = self._with_logarithms(parameters, tangents, (gvalue, r), asked, summed)
         failed = ~self._result.has_solution[:, None]
         fill = np.where(asked, self._result.failed_cotangent, 0.0)[:, None]
         return Curved(parameters, self._joined([np.where(failed, fill, part) for part in (px, py, ps)]))
@@ -202,9 +202,8 @@ class LayerDerivative(FirstOrder):
         self,
         parameters: Arrays,
         tangents: Given,
-        g: tuple[Stacks, Array | None, Multipliers],
+        g: tuple[Array | None, Multipliers],
         asked: NDArray[np.bool_],
-        needed: Sequence[bool] | None,
         summed: bool,
     ) -> Arrays:
         """Add what the logarithms of parameters are curved by, to cotangents of the parameters."""
@@ -216,7 +215,7 @@ class LayerDerivative(FirstOrder):
         if not any(curved):
             return parameters
         # Of each element of the batch, because those that share a value may have tangents of their own.
-        arguments, (_, gvalue, r) = self.arguments.expand_batch(), g
+        arguments, (gvalue, r) = self.arguments.expand_batch(), g
         x, y, _ = self._point
         data, gd = outer(self.maps.structure, x, y, *r), None
         if gvalue is not None:

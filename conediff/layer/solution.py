@@ -16,8 +16,8 @@ from conediff.api.summary import summarise
 from conediff.derivative import Diagnostics
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
-from conediff.layer.many import apply_to_each, count_of, jacobian
-from conediff.layer.matrices import hessian
+from conediff.layer.many import apply_to_each, count_of
+from conediff.layer.matrices import hessian, jacobian
 from conediff.layer.second_order import LayerDerivative
 from conediff.program import Array, ConeData
 from conediff.solver.result import SolveResult
@@ -125,7 +125,7 @@ class LayerSolution:
         ----------
         *cotangents : arrays, shape (*batch, *shape), or None
             One for each value, in order; None means zero. With one more axis in front, of the same length
-            for all, many cotangents at once; so have the results.
+            for all, many cotangents, of which each takes a solve; so have the results.
         needed : sequence of bool, optional
             Which parameters' cotangents to compute; all by default.
         summed : bool
@@ -165,7 +165,8 @@ class LayerSolution:
         *tangents : arrays, or None
             One for each parameter, in the shape in which it was passed, or one that broadcasts to
             (*batch, *shape), so that elements that share a value may have tangents of their own; None means
-            zero. Arrays of shape (k, *batch, *shape) are k tangents at once; the results have the axis too.
+            zero. Arrays of shape (k, *batch, *shape) are k tangents, of which each takes a solve; the results
+            have the axis too.
 
         Returns
         -------
@@ -259,39 +260,7 @@ class LayerSolution:
         )
 
     jacobian = jacobian
-
-    def hessian(
-        self,
-        cotangents: Sequence[ArrayLike | None],
-        curvature: Callable[..., Sequence[ArrayLike | None]] | None = None,
-    ) -> tuple[tuple[NDArray[Any], ...], ...]:
-        """Return the Hessian of a scalar loss of the values in all parameters, for each element of the batch.
-
-        Parameters
-        ----------
-        cotangents, curvature
-            As of `hvp`. The loss of a batch is a sum over its elements.
-
-        Returns
-        -------
-        tuple of tuples of arrays
-            ``hessian(g)[i][j]`` of shape (*batch, *parameter_i.shape, *parameter_j.shape).
-
-        Raises
-        ------
-        ValueError
-            If a parameter is complex, or a shape does not fit.
-
-        Warns
-        -----
-        DegeneracyWarning, AccuracyWarning
-            As `vjp`.
-
-        Notes
-        -----
-        One Hessian-vector product for each entry of a parameter: two solves each, and one in all.
-        """
-        return hessian(self, cotangents, curvature)
+    hessian = hessian
 
     def count_degenerate(self) -> None:
         """Write into ``info`` at how many elements a derivative that was asked for does not exist."""

@@ -38,9 +38,8 @@ class Backend(Protocol):
         shared: Sequence[Any],
         parts: Sequence[slice],
         arguments: Arguments,
-        done: Callable[[slice], None] | None = None,
     ) -> list[Any]:
-        """Return ``[function(*shared, *arguments(part)) for part in parts]``; ``done(part)`` after each."""
+        """Return ``[function(*shared, *arguments(part)) for part in parts]``."""
 
 
 class ProgressBackend:
@@ -48,12 +47,12 @@ class ProgressBackend:
 
     Parameters
     ----------
-    inner : Backend
+    inner : ThreadBackend or ExecutorBackend
     what : str
         Stands in front of the bar.
     """
 
-    def __init__(self, inner: Backend, what: str) -> None:
+    def __init__(self, inner: ThreadBackend | ExecutorBackend, what: str) -> None:
         self.inner, self.what = inner, what
 
     def parts(self, count: int, at_least: int, multiple: int, row_bytes: int) -> list[slice]:
@@ -66,7 +65,6 @@ class ProgressBackend:
         shared: Sequence[Any],
         parts: Sequence[slice],
         arguments: Arguments,
-        done: Callable[[slice], None] | None = None,
     ) -> list[Any]:
         """Return what the other back end returns, and show how many programs are done."""
         with progress_bar(parts, self.what) as advance:
@@ -78,5 +76,5 @@ def backend(executor: Executor | None, threads: int | None, progress: str = "") 
 
     ``progress``, if it is not empty, stands in front of a bar that maps show.
     """
-    chosen: Backend = ThreadBackend(threads) if executor is None else ExecutorBackend(executor)
+    chosen = ThreadBackend(threads) if executor is None else ExecutorBackend(executor)
     return ProgressBackend(chosen, progress) if progress else chosen

@@ -39,7 +39,7 @@ class Settings:
     method : {"auto", "direct", "lsqr", "lsmr", "dense"}
         How derivatives are computed: by the reduced system (``"direct"``), by LSQR or LSMR on the derivative
         of the embedding, or by its singular values (``"dense"``, for tests); ``"auto"`` is direct, and
-        where the reduced system is singular by preconditioned conjugate gradients on that derivative.
+        where the reduced system is singular the least-squares derivative of least norm.
     threads : int, optional
         Threads for piles and parts of a batch; all processors by default. Results do not depend on it.
     executor : concurrent.futures.Executor, optional

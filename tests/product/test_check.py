@@ -77,16 +77,16 @@ def test_a_wrong_derivative_of_one_cone_is_found(alone, monkeypatch, capsys):
 
 
 def test_wrong_gradients_are_found_by_every_check_of_gradients(alone, monkeypatch, capsys):
-    from conediff.derivative import BatchDerivative
+    from conediff.derivative import StackDerivative
     from conediff.program import ConeData
 
-    right = BatchDerivative.pull
+    right = StackDerivative.pull
 
     def wrong(self, *cotangents):
         g = right(self, *cotangents)
         return ConeData(*(1.001 * part for part in (g.P, g.A, g.b, g.c)))
 
-    monkeypatch.setattr(BatchDerivative, "pull", wrong)
+    monkeypatch.setattr(StackDerivative, "pull", wrong)
     code, named = failures(capsys)
     assert code == 1
     assert len(named) == len(list(check.list_checks())) - 1  # threads agree on what is wrong
@@ -104,6 +104,22 @@ def test_what_depends_on_threads_is_found(alone, monkeypatch, capsys):
 
     monkeypatch.setattr(conediff.layer.layer, "LayerSolution", wrong)
     assert failures(capsys) == (1, ["threads"])
+
+
+def test_a_warning_that_is_missing_is_found(alone, monkeypatch, capsys):
+    from conediff.derivative.report import Report
+
+    monkeypatch.setattr(Report, "warn_degenerate", lambda *_: None)
+    assert failures(capsys) == (1, ["no derivative"])
+
+
+def test_an_infeasible_element_that_is_not_named_is_found(alone, monkeypatch, capsys):
+    from conediff.layer import LayerSolution
+
+    right = LayerSolution.status.fget
+    wrong = property(lambda self: np.where(right(self) == "infeasible", "unbounded", right(self)))
+    monkeypatch.setattr(LayerSolution, "status", wrong)
+    assert failures(capsys) == (1, ["infeasible element in a batch"])
 
 
 def test_an_error_is_a_failure_and_the_others_are_still_run(alone, monkeypatch, capsys):

@@ -117,6 +117,11 @@ CASES = {
         TypeError,
         "inequalities must be a list of functions",
     ),
+    "an objective that is no function": (
+        opt(1.0),
+        TypeError,
+        "must be functions of the variables and the parameters, but got 1.0",
+    ),
     "a function of too little": (
         opt(lambda z: cp.sum_squares(z)),
         TypeError,

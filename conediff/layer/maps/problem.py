@@ -61,8 +61,14 @@ class ProblemMaps(ValueMaps):
     )
 
     def __repr__(self) -> str:
-        ins, outs = (", ".join(spec.name for spec in specs) for specs in (self.parameters, self.outputs))
-        return f"ProblemMaps(({ins}) -> ({outs}), cones={dict(self.cones)})"
+        return f"ProblemMaps({self.signature}, cones={dict(self.cones)})"
+
+    @property
+    def signature(self) -> str:
+        """Names and shapes of the parameters and outputs, for ``repr``: "(c[2], r[]) -> (x[2])"."""
+        ins = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.parameters)
+        outs = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in self.outputs)
+        return f"({ins}) -> ({outs})"
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:

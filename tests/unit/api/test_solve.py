@@ -71,6 +71,7 @@ def test_what_is_stopped_early_is_never_silent():
             ValueError,
             "on_failure must be one of 'raise', 'nan', 'zero_grad', or a callable",
         ),
+        ({"validate": False}, TypeError, "'validate' is an argument of layers"),
     ],
 )
 def test_settings_are_checked(settings, error, message):
@@ -194,3 +195,35 @@ def test_what_is_no_array_of_numbers_is_a_type_error(value):
     ):
         with pytest.raises(TypeError, match="array of numbers"):
             call()
+
+
+def test_there_is_no_derivative_without_a_solution():
+    infeasible = cd.ConeProgram(np.array([[1.0], [-1.0]]), [-1.0, 0.0], [1.0], {"l": 2})
+    good = cd.ConeProgram(np.array([[1.0], [-1.0]]), [1.0, 0.0], [1.0], {"l": 2})
+    found = cd.solve_batch([good, infeasible], on_failure="nan")
+    with pytest.raises(cd.SolverError, match="no derivative, .* the program is infeasible") as caught:
+        found[1].derivative()
+    assert caught.value.solutions.status == "infeasible"
+    with pytest.raises(ValueError, match="unknown method 'qr'"):
+        found[0].derivative("qr")
+    g = found.derivative().vjp(dx=np.ones((2, 1)))
+    assert np.isfinite(g.db[0]).all() and np.isnan(g.db[1]).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda D, B: D.jvp(dP=np.eye(P.n + 1)), "dP must have shape"),
+        (lambda D, B: D.jvp(dA=np.ones((P.n, P.m + 1))), "dA must have shape"),
+        (lambda D, B: D.jvp(db=np.ones(P.m + 1)), r"db must have shape \(\d+,\)"),
+        (lambda D, B: D.vjp(dx=np.ones((1, P.n))), r"dx must have shape \(\d+,\)"),
+        (lambda D, B: B.jvp(dA=np.ones((3, P.A.nnz))), r"dA must have shape \(2, \d+\), but has \(3,"),
+        (lambda D, B: B.jvp(dP=np.ones((2, P.P.nnz + 1))), "dP must have shape"),
+        (lambda D, B: B.vjp(ds=np.ones(P.m)), r"ds must have shape \(2, \d+\)"),
+        (lambda D, B: B.hvp({"dx": np.ones((2, P.n))}, {"c": 1.0}), "names among dP, dA, db, dc, got 'c'"),
+        (lambda D, B: B.hvp([None, None], {}), r"expected 3 arrays \(dx, dy, ds\), or a mapping, got 2"),
+    ],
+)
+def test_what_derivatives_are_given_has_to_fit(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(cd.solve(P).derivative(), cd.solve_batch([P, P]).derivative())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import conediff.compat as diffcp
+from conediff import ConeError
 
 CONES = {"f": 1, "l": 2, "q": [3, 2], "s": [3], "ep": 2, "ed": 1, "p": [0.3]}
 ROWS = 1 + 2 + 5 + 6 + 6 + 3 + 3
@@ -41,6 +42,10 @@ def test_symmetric_matrices_as_vectors(n):
     np.testing.assert_allclose(x[:n], np.append(X[0, 0], np.sqrt(2) * X[1:, 0]))
 
 
-def test_a_vector_that_does_not_fit():
-    with pytest.raises(ValueError, match="cone"):
+def test_shapes_that_do_not_fit():
+    with pytest.raises(ConeError, match="cone"):
         diffcp.cones.pi(np.ones(3), [("l", 2)])
+    with pytest.raises(ValueError, match=r"square matrix, but has shape \(3, 2\)"):
+        diffcp.cones.vec_symm(np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"shape \(3,\) for dim=2, but has \(4,\)"):
+        diffcp.cones.unvec_symm(np.ones(4), 2)

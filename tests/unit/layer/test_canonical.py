@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import scs
 
 from conediff.errors import DPPError, ProblemError
-from conediff.layer.canonical import canonicalise
+from conediff.layer.canonical import _probe, canonicalise
 from conediff.layer.canonical._chain import reduce_problem
 from conediff.layer.canonical._data import _build_sparse_map, build_data_maps
 from conediff.layer.canonical._probe import find_linear_maps
@@ -572,6 +572,9 @@ def test_linear_maps_that_mix_entries_are_probed_by_columns():
     np.testing.assert_allclose(matrix.toarray(), M)
     with pytest.raises(ProblemError, match="a is not linear"):
         find_linear_maps(lambda v: [v**2], 4, ["a"])
+    many = _probe._MAX_PROBED_COLUMNS + 1
+    with pytest.raises(ProblemError, match=f"a are not multiples of single .*, but it has {many}"):
+        find_linear_maps(lambda v: [v[:1] + v[1:2]], many, ["a"])
 
 
 # ---------------------------------------------------------------------- laws, on every case
@@ -801,6 +804,9 @@ def test_other_refusals():
     assert "stack" in problem_message(
         cp.Minimize(cp.sum_squares(x[0] - parameter((2, 2, 2), symmetric=True)))
     )
+    exponent = cp.Parameter(nonneg=True, value=0.3)  # cvxpy accepts it if it holds a value
+    power_cone = cp.PowCone3D(x[0], x[1], x[2], exponent)
+    assert "exponent of the power cone" in problem_message(cp.Maximize(x[2]), [power_cone, x <= 1])
 
 
 def test_the_dual_of_a_complex_cone_that_cvxpy_lacks():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import conediff as cd
-from conediff.derivative import BatchDerivative
+from conediff.derivative import StackDerivative
 
 TIGHT = {"tol": 1e-13}
 
@@ -275,13 +275,13 @@ def test_the_hessian_of_an_optimal_value_costs_no_solve_of_its_own(monkeypatch):
     layer, values, solution, rng = solved("qp")
     w = directions(rng, layer, values)
     expected = solution.hvp([None, None, None, 1.0], w)
-    calls, original = [], BatchDerivative._answer
+    calls, original = [], StackDerivative._answer
 
     def counted(self, mode, arguments):
         calls.append(mode)
         return original(self, mode, arguments)
 
-    monkeypatch.setattr(BatchDerivative, "_answer", counted)
+    monkeypatch.setattr(StackDerivative, "_answer", counted)
     close(solution.hvp([None, None, None, 1.0], w), expected, 1e-12)
     assert calls == ["jvp"]
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The derivative of a stack: of each part by a thread or a worker, and of the whole for the caller."""
+"""The first derivative of a stack: of each part by a thread or a worker, and of the whole for the caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from conediff.derivative.diagnostics import Diagnostics, Observability
 from conediff.derivative.kkt_derivative import KKTDerivative, Multipliers, Tangent
 from conediff.derivative.report import Report
-from conediff.derivative.second_order import SecondOrder, concatenated
 from conediff.errors import ConediffWarning, ExecutorError, warn
 from conediff.kkt.least_squares import LinearSolution
 from conediff.parallel import ThreadBackend, backend
@@ -20,8 +19,8 @@ from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
 
-class BatchDerivative(SecondOrder):
-    """Derivative of the solution maps of a stack of programs, where these have solutions.
+class FirstOrder:
+    """First derivative of the solution maps of a stack of programs, where these have solutions.
 
     With an executor, workers answer the first question by ``method="auto"``; further ones are answered in
     this process, where the factorisations are kept, and the answers are the same.
@@ -237,6 +236,11 @@ class BatchDerivative(SecondOrder):
 def _rows(array: Array, part: slice) -> Array:
     """Return a part of an array, of which one row serves the whole stack."""
     return array if len(array) == 1 else array[part]
+
+
+def concatenated(rows: Any) -> Array:
+    """Join the rows of parts."""
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _ask(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from conediff.derivative import BatchDerivative
+from conediff.derivative import StackDerivative
 from conediff.derivative.kkt_derivative import Multipliers, Tangent
 from conediff.layer.arguments import Arguments
 from conediff.layer.compiled import CompiledProblem
@@ -70,10 +70,10 @@ class FirstOrder:
         return {name: value for name, value in self.__dict__.items() if name != "stack"}
 
     @cached_property
-    def stack(self) -> BatchDerivative:
+    def stack(self) -> StackDerivative:
         """The derivative of the cone programs."""
         compiled = self._compiled
-        return BatchDerivative(
+        return StackDerivative(
             compiled.solver, self._data, self._result, self._settings, compiled.observability, compiled.told
         )
 
@@ -111,6 +111,11 @@ class FirstOrder:
             Cotangent of the point; zero by default.
         needed, summed
             As of ``LayerSolution.vjp``.
+
+        Raises
+        ------
+        ValueError
+            If a number of arrays, or a shape, does not fit; here and in the other methods.
         """
         parameters, r = self._pull(cotangents, point, needed, summed)
         if r is None:
