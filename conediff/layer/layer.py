@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from conediff.layer.compiled import CompiledProblem
 from conediff.layer.inputs import Inputs
 from conediff.layer.maps import OutputSpec, ParameterSpec, ProblemMaps
 from conediff.layer.solution import LayerSolution
-from conediff.program import Point
+from conediff.layer.warm_starts import WarmStarts
 from conediff.solver.result import SolveResult
 from conediff.solver.settings import Settings
 
@@ -140,8 +139,7 @@ class CvxpyLayer:
         self.settings = settings
         self.info: dict[str, Any] = {}
         self._compiled = CompiledProblem(maps)
-        self._last: dict[tuple[int, ...], Point] = {}
-        self._lock = threading.Lock()
+        self._starts = WarmStarts()
 
     @property
     def parameters(self) -> tuple[ParameterSpec, ...]:
@@ -218,13 +216,13 @@ class CvxpyLayer:
         arguments = Arguments.read(self.parameters, given, settings.validate, precision)
         data, d = self.maps.evaluate(arguments.values)
         data = data.repeated(arguments.count)
-        result = self._compiled.solver.solve(data, settings, self._start(settings, arguments))
+        start = self._starts.start(settings.warm_start, arguments, self.maps.structure)
+        result = self._compiled.solver.solve(data, settings, start)
         print_verbose(result, settings)
         solution = LayerSolution(self._compiled, arguments, data, d, result, settings)
         self.info = solution.info
         if settings.warm_start is True:
-            with self._lock:
-                self._last[arguments.batch] = result.point
+            self._starts.keep(arguments.batch, result.point)
         solution.handle_failures()
         return solution
 
@@ -267,38 +265,6 @@ class CvxpyLayer:
         settings = _updated(self.settings, solver_args)
         data = data.repeated(arguments.count)
         return LayerSolution(self._compiled, arguments, data, d, result, settings)
-
-    def _start(self, settings: Settings, arguments: Arguments) -> Point | None:
-        """Return (x, y, s) to start from: None, the last solution for this batch shape, or the one given."""
-        given = settings.warm_start
-        if given is None or given is False:
-            return None
-        if given is True:
-            with self._lock:
-                return self._last.get(arguments.batch)
-        if not isinstance(given, LayerSolution):
-            raise TypeError(
-                "warm_start must be True, False, or a solution that this layer's solve returned, "
-                f"got {given!r:.80}"
-            )
-        point, structure = given.result.point, self.maps.structure
-        if point.x.shape != (arguments.count, structure.n) or point.y.shape[1] != structure.m:
-            raise ValueError(
-                f"warm_start has batch shape {given.batch}, but this call has {arguments.batch}; with "
-                "warm_start=True the layer keeps its last solution for each batch shape"
-            )
-        return point
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        del state["_lock"], state["_compiled"]
-        state["_last"] = {}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._compiled = CompiledProblem(self.maps)
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.maps.signature})"
