@@ -82,9 +82,14 @@ LOW_RANK_COLUMNS = 64
 # about 1e-16 of the largest term, so that a residual relative to a product that cancels could not become
 # small. With 1e-4 a residual of 1e-10 is 1e-14 of the largest term.
 CANCELLED_SHARE = 1e-4
-# Rows whose terms are below this share of the largest row's are judged relative to this share: in a program
-# whose residual is 1e-10 of its largest terms they hold rounding errors only.
-NEGLIGIBLE_ROW = 1e-7
+# A row of the residual counts, with the first share of what it is violated by relative to its own terms, if
+# that is more than the second. With these a point at the tolerance of 1e-10 violates no row by more than
+# 1e-7, and one at 1e-5, beyond which a solve has failed, none by more than 1 %. Of 900 quadratic programs
+# with entries over twelve orders of magnitude 60 had a row beyond 1e-7, up to 1.0, when rows did not count.
+ROW_SHARE, ROW_TOLERANCE = 1e-3, 1e-7
+# Rows whose terms are below this share of the largest row's are judged relative to this share: times
+# ROW_TOLERANCE it is rounding of that row, from which nothing protects a row of zeros.
+NEGLIGIBLE_ROW = 1e-9
 # Damping δ of the least-squares factorisation, relative to M's largest entry. Larger: singular values of M
 # below it take a step of conjugate gradients each; smaller: rounding, of 1e-16 / δ. On the singular programs
 # of Maros-Meszaros and netlib 1e-6 takes 3 to 40 steps, 1e-5 up to hundreds, and 1e-7 loses digits where M is

@@ -10,14 +10,25 @@ and a zero of R = (R_1, R_2) is a solution, because the program is convex.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from conediff.cones import ProductProjection
-from conediff.kkt.constants import CANCELLED_LIMIT, CANCELLED_SHARE, NEGLIGIBLE_ROW, RESIDUAL_FLOOR
+from conediff.kkt.constants import (
+    CANCELLED_LIMIT,
+    CANCELLED_SHARE,
+    NEGLIGIBLE_ROW,
+    RESIDUAL_FLOOR,
+    ROW_SHARE,
+    ROW_TOLERANCE,
+)
 from conediff.program import Array, ConeData, Structure
+
+Product = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,10 @@ class Evaluation:
 
     Attributes
     ----------
+    of : Residual
     x, v : arrays, shape (B, n), (B, m)
+    products : tuple of arrays
+        P x, A'y and A x.
     projection : ProductProjection
         Π(v), and on demand its derivative.
     r1, r2 : arrays, shape (B, n), (B, m)
@@ -34,11 +48,14 @@ class Evaluation:
         The sizes that residuals are relative to. For R_1 it is the largest entry of its terms. For a row of
         R_2 it is the largest entry of A x, or this row's b if that is larger, so that a distant bound hides
         no residual but its own; and at least the largest entry of b or one, whichever is smaller. Where the
-        terms of a product cancel, at least CANCELLED_SHARE of the largest term counts.
+        terms of a product cancel, at least CANCELLED_SHARE of the largest term counts: of the largest
+        |A_ij y_i|, not of the largest entries of A and y, which need not meet.
     """
 
+    of: Residual
     x: Array
     v: Array
+    products: tuple[Array, Array, Array]
     projection: ProductProjection
     r1: Array
     r2: Array
@@ -63,6 +80,34 @@ class Evaluation:
         relative[np.isnan(relative)] = np.inf
         return relative
 
+    @cached_property
+    def judged(self) -> Array:
+        """What a tolerance is compared with, shape (B,): the relative residual, and rows by themselves.
+
+        A row that is violated by more than ROW_TOLERANCE of its own terms counts with ROW_SHARE of that, so
+        that the large terms of other rows do not hide it.
+        """
+        relative = self.relative
+        if not (relative < ROW_SHARE).any():  # no row is violated by more than the sum of its terms
+            return relative
+        # The bounds come first, because they cost no products.
+        for terms in (self.of.term_bounds, self.of.terms):
+            rows = self._largest_violation(*terms(self))
+            if not (rows > ROW_TOLERANCE).any():
+                return relative
+        return np.where(rows > ROW_TOLERANCE, np.maximum(relative, ROW_SHARE * rows), relative)
+
+    def _largest_violation(self, terms1: Array, terms2: Array) -> Array:
+        """Return the largest residual of a row relative to the terms of that row, shape (B,).
+
+        Terms below NEGLIGIBLE_ROW of the largest row's count as that.
+        """
+        parts = []
+        for residual, terms in ((self.r1, terms1), (self.r2, terms2)):
+            least = np.maximum(NEGLIGIBLE_ROW * _largest(terms), np.finfo(float).tiny)
+            parts.append(_largest(residual / np.maximum(terms, least))[:, 0])
+        return np.asarray(np.maximum(*parts))
+
     def merit(self, scale1: Array, scale2: Array) -> Array:
         """Return the 2-norm of the residual relative to given scales, shape (B,)."""
         squares = ((self.r1 / scale1) ** 2).sum(axis=1) + ((self.r2 / scale2) ** 2).sum(axis=1)
@@ -83,7 +128,7 @@ class Residual:
         self.structure, self.data = structure, data
         self.P = structure.P.products(data.P)[0]
         self.A, self.At = structure.A.products(data.A)
-        # Sizes of the terms that do not depend on the point, and factors for those that do.
+        # Sizes of the terms that do not depend on the point, and factors of bounds for those that do.
         self._of_A, self._of_P = CANCELLED_SHARE * _largest(data.A), CANCELLED_SHARE * _largest(data.P)
         self._most = CANCELLED_LIMIT * np.maximum(_largest(data.b), _largest(data.c))
         self._of_c = np.maximum(_largest(data.c), RESIDUAL_FLOOR)
@@ -95,33 +140,75 @@ class Residual:
         y = projection.point
         Px, Aty, Ax, s = self.P(x), self.At(y), self.A(x), y - v
         of_x, of_y = _largest(x), _largest(y)
-        terms1 = np.maximum(self._of_P * of_x, self._of_A * of_y)
         return Evaluation(
+            of=self,
             x=x,
             v=v,
+            products=(Px, Aty, Ax),
             projection=projection,
             r1=Px + Aty + self.data.c,
             r2=Ax + s - self.data.b,
-            scale1=_scale(_largest(Px), _largest(Aty), self._of_c, np.minimum(terms1, self._most)),
-            scale2=_scale(_largest(Ax), self._of_b, np.minimum(self._of_A * of_x, self._most)),
+            scale1=self._or_terms(
+                _scale(_largest(Px), _largest(Aty), self._of_c),
+                np.maximum(self._of_P * of_x, self._of_A * of_y),
+                lambda: np.maximum(_largest(self._peaks.of_P * x), _largest(self._peaks.of_A_rows * y)),
+            ),
+            scale2=self._or_terms(
+                _scale(_largest(Ax), self._of_b),
+                self._of_A * of_x,
+                lambda: _largest(self._peaks.of_A_columns * x),
+            ),
         )
 
-    def by_rows(self, x: Array, y: Array, s: Array) -> Array:
-        """Return the largest residual of a row relative to the sum of that row's own terms, shape (B,).
+    def _or_terms(self, scale: Array, bound: Array, terms: Callable[[], Array]) -> Array:
+        """Return ``scale``, or a share of the largest term of a product if that is larger.
 
-        Terms below NEGLIGIBLE_ROW of the largest row's count as that.
+        ``terms`` returns this share, which takes a pass over the entries of a matrix, and is no more than
+        ``bound``.
         """
-        tiny = np.finfo(float).tiny
-        structure, data = self.structure, self.data
-        A, At = structure.A.products(np.abs(data.A))
-        P = structure.P.products(np.abs(data.P))[0]
-        dual = np.abs(self.P(x) + self.At(y) + data.c), P(np.abs(x)) + At(np.abs(y)) + np.abs(data.c)
-        primal = np.abs(self.A(x) + s - data.b), A(np.abs(x)) + np.abs(s) + np.abs(data.b)
-        parts = [
-            _largest(residual / np.maximum(terms, np.maximum(NEGLIGIBLE_ROW * _largest(terms), tiny)))
-            for residual, terms in (dual, primal)
-        ]
-        return np.asarray(np.maximum(*parts)[:, 0])
+        if not (np.minimum(bound, self._most) > scale).any():
+            return scale
+        return np.maximum(scale, np.minimum(terms(), self._most))
+
+    @cached_property
+    def _peaks(self) -> _Peaks:
+        A, P = (CANCELLED_SHARE * np.abs(part) for part in (self.data.A, self.data.P))
+        of = self.structure
+        return _Peaks(of.P.column_peaks(P), of.A.row_peaks(A), of.A.column_peaks(A))
+
+    def term_bounds(self, at: Evaluation) -> tuple[Array, Array]:
+        """Return lower bounds of `terms`, which do not see what cancels within a product."""
+        Px, Aty, Ax = (np.abs(product) for product in at.products)
+        return _scale(Px, Aty, np.abs(self.data.c)), _scale(Ax, np.abs(at.s), np.abs(self.data.b))
+
+    def terms(self, at: Evaluation) -> tuple[Array, Array]:
+        """Return the sum of the absolute terms of every row of R, shapes (B, n) and (B, m).
+
+        An entry of y or s counts as the largest of its cone, and as CANCELLED_SHARE of the other one there:
+        errors of v = y - s are relative to that.
+        """
+        P, A, At = self._absolute
+        x, y, s = np.abs(at.x), np.abs(at.y), np.abs(at.s)
+        for cone, rows in self.structure.cone.groups:
+            if cone.dim > 1:
+                of_y, of_s = (part[:, rows].max(axis=-1, keepdims=True) for part in (y, s))
+                y[:, rows] = np.maximum(of_y, CANCELLED_SHARE * of_s)
+                s[:, rows] = np.maximum(of_s, CANCELLED_SHARE * of_y)
+        return P(x) + At(y) + np.abs(self.data.c), A(x) + s + np.abs(self.data.b)
+
+    @cached_property
+    def _absolute(self) -> tuple[Product, Product, Product]:
+        """Products with the absolute values of P, A and A'."""
+        P = self.structure.P.products(np.abs(self.data.P))[0]
+        return P, *self.structure.A.products(np.abs(self.data.A))
+
+
+class _Peaks(NamedTuple):
+    """CANCELLED_SHARE of the largest magnitudes in the columns of P, the rows and the columns of A."""
+
+    of_P: Array
+    of_A_rows: Array
+    of_A_columns: Array
 
 
 def _largest(stack: Array) -> Array:

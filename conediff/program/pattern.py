@@ -112,6 +112,24 @@ class Pattern:
         """Pickle shape and indices only, not the cached properties."""
         return Pattern, (self.shape, self.indptr, self.indices)
 
+    def row_peaks(self, values: Array) -> Array:
+        """Return the largest of the values in each row, shape (B, rows), of magnitudes (B, nnz); or zero."""
+        order, starts, places = self._by_row
+        return _run_peaks(values.take(order, axis=1), starts, places, self.shape[0])
+
+    def column_peaks(self, values: Array) -> Array:
+        """Return the largest of the values in each column, shape (B, columns), as `row_peaks` does."""
+        used = np.flatnonzero(np.diff(self.indptr))
+        return _run_peaks(values, self.indptr[used], used, self.shape[1])
+
+    @cached_property
+    def _by_row(self) -> tuple[Indices, Indices, Indices]:
+        """The order of the stored entries by rows, where in it the rows begin, and which rows these are."""
+        order = np.argsort(self.indices, kind="stable")
+        rows = self.indices[order]
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        return order, starts, rows[starts]
+
     def products(self, values: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
         """Return M and M' as functions of stacks of vectors.
 
@@ -139,6 +157,14 @@ class Pattern:
         pattern = self.block_diagonal(count)
         block, transposed = pattern.matrix(values.ravel()), pattern.transposed(values.ravel())
         return lambda x: _by_rows(block, x, count), lambda y: _by_rows(transposed, y, count)
+
+
+def _run_peaks(values: Array, starts: Indices, places: Indices, size: int) -> Array:
+    """Return the largest of each run of values, at its place among ``size`` numbers, zero elsewhere."""
+    result = np.zeros((len(values), size))
+    if starts.size:
+        result[:, places] = np.maximum.reduceat(values, starts, axis=1)
+    return result
 
 
 def _by_rows(matrix: sp.csc_array | sp.csr_array, x: Array, count: int) -> Array:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
 from conediff.parallel import backend
 from conediff.program import Array, ConeData, Point, Structure
@@ -146,7 +145,6 @@ class BatchSolver:
             result = self._solve_and_rescale(scaling, data, settings)
         else:
             result = self._solve_from(start, data, settings)
-        self._fail_violated_rows(data, result)
         return result
 
     def _solve_from(self, start: Point, data: ConeData, settings: Settings) -> SolveResult:
@@ -223,14 +221,6 @@ class BatchSolver:
         x, y, s = magnitude.back(result.x, result.y, result.s, infeasible, unbounded)
         result.x, result.y, result.s = x * scaling.columns, scaling.unscale_dual(y), scaling.unscale_slack(s)
         return result
-
-    def _fail_violated_rows(self, data: ConeData, result: SolveResult) -> None:
-        """Let inaccurate solutions fail in which a row is violated relative to its own terms."""
-        near = np.flatnonzero(result.status == "inaccurate")
-        if near.size:
-            R = Residual(self.structure, data.repeated(result.count).take(near))
-            violated = ~(R.by_rows(*result.point.take(near)) <= constants.VIOLATED_ROW)
-            result.status[near[violated]] = "failed"
 
 
 def _solve_part(solver: BatchSolver, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:

@@ -1,6 +1,6 @@
 """Tuned numbers of the forward pass. SCS's settings for each stage stand in the table of `schedule`.
 
-Residuals are relative KKT residuals, see `kkt.residual`.
+Residuals are relative KKT residuals, as `kkt.residual.Evaluation.judged` has them.
 """
 
 # Rows and programs in one pile of SCS, at most. Larger piles leave the cache, and end when the hardest
@@ -51,9 +51,6 @@ SCALED_TOLERANCE = 1e-13
 # A solution with a residual between the tolerance and this is inaccurate, and returned with a warning; above
 # it the solve has failed.
 INACCURATE = 1e-5
-# An inaccurate solution has failed as well if a row is violated by more than this share of its own terms:
-# next to much larger rows the residual does not show such a violation.
-VIOLATED_ROW = 1e-2
 
 # Newton's method with full steps stops after this many steps that reduce the best residual by less than 30 %,
 # or after this many steps in all.

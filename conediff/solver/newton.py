@@ -51,7 +51,7 @@ class NewtonResult:
     ----------
     x, y, s : arrays, shape (B, n), (B, m), (B, m)
     residual : array, shape (B,)
-        Relative KKT residual, see `kkt.residual.Evaluation.relative`.
+        Relative KKT residual, see `kkt.residual.Evaluation.judged`.
     steps : int array, shape (B,)
         Steps taken.
     factor : KKTFactor, optional
@@ -69,13 +69,13 @@ class NewtonResult:
     def at(cls, here: Evaluation) -> NewtonResult:
         """Return the result of no steps."""
         steps = np.zeros(len(here.x), dtype=np.intp)
-        return cls(here.x.copy(), here.y.copy(), here.s.copy(), here.relative.copy(), steps)
+        return cls(here.x.copy(), here.y.copy(), here.s.copy(), here.judged.copy(), steps)
 
     def move(self, index: NDArray[np.intp], to: Evaluation, moved: NDArray[np.bool_]) -> None:
         """Store the new points of those programs at these positions that moved."""
         index = index[moved]
         self.x[index], self.y[index], self.s[index] = to.x[moved], to.y[moved], to.s[moved]
-        self.residual[index] = to.relative[moved]
+        self.residual[index] = to.judged[moved]
 
     def keep(self, index: NDArray[np.intp], factor: KKTFactor) -> None:
         """Store the factor of the programs at these positions."""
@@ -119,7 +119,7 @@ def _iterate(
     result = NewtonResult.at(here)
     active, state = np.arange(len(start.x)), rule.begin(len(start.x))
     for _ in range(rule.max_steps):
-        going = rule.may_continue(state) & (result.residual[active] > tol) & np.isfinite(here.relative)
+        going = rule.may_continue(state) & (result.residual[active] > tol) & np.isfinite(here.judged)
         if not going.any() or time.time() >= deadline:
             break
         if not going.all():

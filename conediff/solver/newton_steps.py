@@ -101,9 +101,9 @@ class FullSteps:
     def step(self, R: Residual, here: Evaluation, factor: KKTFactor, best: Array, state: Array) -> Step:
         dx, dv = _direction(R, here, factor, accuracy=self.accuracy)
         there = R(here.x + dx, here.v + dv, here.y)
-        state = np.where(there.relative < FULL_REDUCTION * best, state, state - 1)
+        state = np.where(there.judged < FULL_REDUCTION * best, state, state - 1)
         state = np.where(there.relative > self.lost, 0, state)
-        return Step(there, there.relative < best, np.ones(len(best), dtype=bool), state)
+        return Step(there, there.judged < best, np.ones(len(best), dtype=bool), state)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class SolveResult:
     status : array of str, shape (B,)
         solved, inaccurate, infeasible, unbounded or failed.
     residual : array, shape (B,)
-        Relative KKT residual.
+        Relative KKT residual, see `kkt.residual.Evaluation.judged`.
     iterations, refinements : int arrays, shape (B,)
         Iterations of SCS (of the whole pile) and Clarabel, and Newton steps.
     solver : array of str, shape (B,)

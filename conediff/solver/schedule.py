@@ -180,8 +180,8 @@ class SolveSchedule:
         )
         r = self.result
         r.x[index], r.y[index], r.s[index] = point.x, evaluation.y, evaluation.s
-        r.residual[index], r.solver[index] = evaluation.relative, solver
-        failed = (np.array(statuses) == "inaccurate") & (evaluation.relative > INACCURATE)
+        r.residual[index], r.solver[index] = evaluation.judged, solver
+        failed = (np.array(statuses) == "inaccurate") & (evaluation.judged > INACCURATE)
         r.status[index] = np.where(failed, "failed", statuses)
         self.active = self.active[:0]
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 import cvxpy as cp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 import conediff as cd
 from conediff.cones import ProductCone
@@ -188,3 +189,77 @@ def test_the_derivative_uses_the_equilibration_of_the_solve(monkeypatch):
         one, two = (g.toarray() if hasattr(g, "toarray") else g for g in (one, two))
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-14)
     assert not calls
+
+
+def row_violation(program, x, y, s):
+    """Largest violation of a row relative to its own terms, or to 1e-8 of the largest row's; dense.
+
+    An entry of y or s counts as the largest of its cone.
+    """
+    P, A = program.P.toarray(), program.A.toarray()
+    of_y, of_s = abs(y), abs(s)
+    for _, rows in ProductCone.from_dict(program.cones).groups:
+        of_y[rows], of_s[rows] = (part[rows].max(axis=1, keepdims=True) for part in (of_y, of_s))
+    parts = []
+    for left, terms in (
+        (P @ x + A.T @ y + program.c, abs(P) @ abs(x) + abs(A).T @ of_y + abs(program.c)),
+        (A @ x + s - program.b, abs(A) @ abs(x) + of_s + abs(program.b)),
+    ):
+        parts.append((abs(left) / np.maximum(terms, max(1e-8 * terms.max(), 1e-300))).max())
+    return max(parts)
+
+
+@pytest.mark.parametrize("name", CONES)
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e9])
+def test_a_decoupled_row_hides_nothing(name, size):
+    """Beside x0 = size, or with a multiplier of that size, a program has the solution that it has alone."""
+    for seed in range(3):
+        known = draw(np.random.default_rng(seed), CONES[name], condition=1e3)
+        p = known.program
+        for b0, c0 in ((size, 0.5), (1.0, size), (size, size)):
+            beside = cd.ConeProgram(
+                sp.block_diag([[[1.0]], p.A]),
+                np.r_[b0, p.b],
+                np.r_[c0, p.c],
+                {**p.cones, "z": p.cones.get("z", 0) + 1},
+                sp.block_diag([[[0.0]], p.P]),
+            )
+            found = cd.solve(beside)
+            assert found.status == "solved"
+            assert row_violation(beside, found.x, found.y, found.s) <= 2e-7
+            for right, part in zip(known.solution, (found.x, found.y, found.s), strict=True):
+                assert abs(part[1:] - right).max() <= 1e-4 * max(1, abs(right).max()), (seed, b0, c0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_steep_row_is_satisfied_relative_to_its_own_terms(seed):
+    """Subject to a x1 >= 1 + x2 with a small a, and x1 >= 0."""
+    rng = np.random.default_rng(seed)
+    a = 10 ** rng.uniform(-12, -3)
+    program = cd.ConeProgram(
+        np.array([[-a, 1.0], [-1, 0]]),
+        [-1.0, 0],
+        [a * rng.random(), rng.standard_normal()],
+        {"l": 2},
+        np.diag([0.0, rng.uniform(0.1, 2)]),
+    )
+    found = cd.solve(program)
+    assert found.status == "solved" and row_violation(program, found.x, found.y, found.s) <= 2e-7
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_entries_over_many_orders_of_magnitude(seed):
+    """What is called solved satisfies every row relative to its own terms."""
+    rng = np.random.default_rng(seed)
+    n, m = 4, 8
+    A = rng.standard_normal((m, n)) * 10 ** rng.uniform(-6, 6, n) * (rng.random((m, n)) < 0.6)
+    x, active = rng.standard_normal(n) * 10 ** rng.uniform(-6, 6, n), rng.random(m) < 0.5
+    s = np.where(active, 0, rng.uniform(0.1, 1, m) * (abs(A) @ abs(x)))
+    y = np.where(s > 0, 0, rng.uniform(0.1, 1, m) * 10 ** rng.uniform(-4, 4, m))
+    P = np.diag(10 ** rng.uniform(-3, 3, n))
+    program = cd.ConeProgram(A, A @ x + s, -P @ x - A.T @ y, {"l": m}, P)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cd.AccuracyWarning)
+        found = cd.solve(program, on_failure="nan")
+    assert found.status in ("solved", "inaccurate")
+    assert found.status == "inaccurate" or row_violation(program, found.x, found.y, found.s) <= 2e-7

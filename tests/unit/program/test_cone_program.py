@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 import conediff as cd
+from conediff.program.pattern import Pattern
 
 A = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]])
 B, C, CONES = [1.0, 2.0, 3.0], [1.0, 1.0], {"z": 1, "l": 2}
@@ -136,3 +137,13 @@ def test_properties_are_copies():
         for matrix in (p.A, p.P):
             matrix.data[:] = 7
             matrix.indices[:] = 0
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 5), (0, 2), (2, 0)])
+def test_largest_values_of_rows_and_columns(shape):
+    rng = np.random.default_rng(0)
+    A = sp.csc_array(rng.standard_normal(shape) * (rng.random(shape) < 0.5))
+    pattern, values = Pattern.of(A), np.abs(np.stack([A.data, 2 * A.data]))
+    dense = np.abs(A.toarray())
+    np.testing.assert_array_equal(pattern.row_peaks(values)[1], 2 * dense.max(axis=1, initial=0))
+    np.testing.assert_array_equal(pattern.column_peaks(values)[0], dense.max(axis=0, initial=0))
