@@ -90,23 +90,17 @@ class Evaluation:
         relative = self.relative
         if not (relative < ROW_SHARE).any():  # no row is violated by more than the sum of its terms
             return relative
-        # The bounds come first, because they cost no products.
-        for terms in (self.of.term_bounds, self.of.terms):
-            rows = self._largest_violation(*terms(self))
-            if not (rows > ROW_TOLERANCE).any():
-                return relative
+        # Bounds come first, because they cost no products.
+        if not (_largest_violation((self.r1, self.r2), self._term_bounds) > ROW_TOLERANCE).any():
+            return relative
+        rows = _largest_violation((self.r1, self.r2), self.of.terms(self.x, self.y, self.s))
         return np.where(rows > ROW_TOLERANCE, np.maximum(relative, ROW_SHARE * rows), relative)
 
-    def _largest_violation(self, terms1: Array, terms2: Array) -> Array:
-        """Return the largest residual of a row relative to the terms of that row, shape (B,).
-
-        Terms below NEGLIGIBLE_ROW of the largest row's count as that.
-        """
-        parts = []
-        for residual, terms in ((self.r1, terms1), (self.r2, terms2)):
-            least = np.maximum(NEGLIGIBLE_ROW * _largest(terms), np.finfo(float).tiny)
-            parts.append(_largest(residual / np.maximum(terms, least))[:, 0])
-        return np.asarray(np.maximum(*parts))
+    @property
+    def _term_bounds(self) -> tuple[Array, Array]:
+        """Lower bounds of `Residual.terms`, which do not see what cancels within a product."""
+        data, (Px, Aty, Ax) = self.of.data, (np.abs(product) for product in self.products)
+        return _scale(Px, Aty, np.abs(data.c)), _scale(Ax, np.abs(self.s), np.abs(data.b))
 
     def merit(self, scale1: Array, scale2: Array) -> Array:
         """Return the 2-norm of the residual relative to given scales, shape (B,)."""
@@ -176,19 +170,22 @@ class Residual:
         of = self.structure
         return _Peaks(of.P.column_peaks(P), of.A.row_peaks(A), of.A.column_peaks(A))
 
-    def term_bounds(self, at: Evaluation) -> tuple[Array, Array]:
-        """Return lower bounds of `terms`, which do not see what cancels within a product."""
-        Px, Aty, Ax = (np.abs(product) for product in at.products)
-        return _scale(Px, Aty, np.abs(self.data.c)), _scale(Ax, np.abs(at.s), np.abs(self.data.b))
+    def by_rows(self, x: Array, y: Array, s: Array) -> Array:
+        """Return the largest residual of a row relative to that row's own terms, shape (B,).
 
-    def terms(self, at: Evaluation) -> tuple[Array, Array]:
+        Terms below NEGLIGIBLE_ROW of the largest row's count as that.
+        """
+        residual = self.P(x) + self.At(y) + self.data.c, self.A(x) + s - self.data.b
+        return _largest_violation(residual, self.terms(x, y, s))
+
+    def terms(self, x: Array, y: Array, s: Array) -> tuple[Array, Array]:
         """Return the sum of the absolute terms of every row of R, shapes (B, n) and (B, m).
 
         An entry of y or s counts as the largest of its cone, and as CANCELLED_SHARE of the other one there:
         errors of v = y - s are relative to that.
         """
         P, A, At = self._absolute
-        x, y, s = np.abs(at.x), np.abs(at.y), np.abs(at.s)
+        x, y, s = np.abs(x), np.abs(y), np.abs(s)
         for cone, rows in self.structure.cone.groups:
             if cone.dim > 1:
                 of_y, of_s = (part[:, rows].max(axis=-1, keepdims=True) for part in (y, s))
@@ -209,6 +206,15 @@ class _Peaks(NamedTuple):
     of_P: Array
     of_A_rows: Array
     of_A_columns: Array
+
+
+def _largest_violation(residual: tuple[Array, Array], terms: tuple[Array, Array]) -> Array:
+    """Return the largest residual of a row relative to its terms, shape (B,); see `Residual.by_rows`."""
+    parts = []
+    for r, size in zip(residual, terms, strict=True):
+        least = np.maximum(NEGLIGIBLE_ROW * _largest(size), np.finfo(float).tiny)
+        parts.append(_largest(r / np.maximum(size, least))[:, 0])
+    return np.asarray(np.maximum(*parts))
 
 
 def _largest(stack: Array) -> Array:

