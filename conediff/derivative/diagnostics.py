@@ -74,12 +74,17 @@ class Observability(Protocol):
 
     A cone program may have auxiliary variables, or duals, that are not unique while all that the user
     observes is. Then K is singular, and yet the derivative that the user asks for is well defined.
+
+    What is asked about is null vectors, and differences of two answers. Of a difference the errors are
+    relative to the answers: ``answer`` is one of them.
     """
 
-    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
+    def of_data(self, g: ConeData, answer: ConeData | None = None) -> NDArray[np.bool_]:
         """Return whether a cotangent of the data reaches the user's parameters, shape (B,)."""
 
-    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+    def of_solution(
+        self, dx: Array, dy: Array, answer: tuple[Array, Array] | None = None
+    ) -> NDArray[np.bool_]:
         """Return whether a change of the solution reaches the user's outputs, shape (B,)."""
 
     def take(self, index: NDArray[np.intp] | slice) -> Observability:
@@ -93,12 +98,20 @@ class ScaledObservability:
     unscaled: Observability
     scaling: ComposedScaling
 
-    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
-        return self.unscaled.of_data(self.scaling.unscale_data_cotangent(g))
+    def of_data(self, g: ConeData, answer: ConeData | None = None) -> NDArray[np.bool_]:
+        unscale = self.scaling.unscale_data_cotangent
+        return self.unscaled.of_data(unscale(g), None if answer is None else unscale(answer))
 
-    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+    def of_solution(
+        self, dx: Array, dy: Array, answer: tuple[Array, Array] | None = None
+    ) -> NDArray[np.bool_]:
+        return self.unscaled.of_solution(
+            *self._unscaled(dx, dy), None if answer is None else self._unscaled(*answer)
+        )
+
+    def _unscaled(self, dx: Array, dy: Array) -> tuple[Array, Array]:
         x, y, _ = self.scaling.unscale_point(Point(dx, dy, np.zeros_like(dy)))
-        return self.unscaled.of_solution(x, y)
+        return x, y
 
     def take(self, index: NDArray[np.intp] | slice) -> Observability:
         return ScaledObservability(self.unscaled.take(index), self.scaling.take(index))

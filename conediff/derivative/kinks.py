@@ -3,7 +3,7 @@ r"""Kinks of the projection: where an answer depends on which one-sided derivati
 A cone is at a kink if its y and s are, up to their errors. Both are measured in the cone itself, whatever
 stands beside it: a multiplier of 1e-12 is zero in a program that gives it to 1e-12, and is not zero in one
 that gives it to 1e-28. The errors are those that the residual and rounding cause to first order, estimated
-with random signs σ by
+with random numbers σ, of both signs and about one, by
 
 .. math:: J\, (δx, δv) = σ ∘ (|R| + ε\, (\text{sum of the absolute terms of } R)),
 
@@ -76,7 +76,7 @@ class Kinks:
         x, y, s = self._linearised.point.take(index)
         # Random entries: some cones have no kink along the line through equal ones.
         signs = sign * np.random.default_rng(0).uniform(0.5, 1.5, y.shape[1])
-        limit = KINK * np.maximum(peak(y - s), KINK)[:, None]
+        limit = np.maximum(self._near[index], KINK**2)[:, None]
         dy, ds = (ERRORS * part[index] for part in self._errors)
         step = np.empty_like(y)
         for _, rows in self._linearised.structure.cone.groups:
@@ -98,16 +98,22 @@ class Kinks:
     @cached_property
     def _close(self) -> list[NDArray[np.bool_]]:
         """Which cones are so close to a kink that the errors are asked: for each group, shape (B, count)."""
-        D, (x, y, s), data = self._linearised.D, self._linearised.point, self._linearised.data
-        size = np.broadcast_arrays(*(peak(part) for part in (y - s, x, data.b, data.c)))
-        near = KINK * np.max(size, axis=0)
+        y, s = self._linearised.point.y, self._linearised.point.s
         result = []
-        for cone, rows, derivative in D.groups:
-            limit = np.broadcast_to(near[:, None], derivative.margin.shape)
+        for cone, rows, derivative in self._linearised.D.groups:
+            limit = np.broadcast_to(self._near[:, None], derivative.margin.shape)
             if cone.dim > 1:
                 limit = np.maximum(limit, NEAR * np.abs(y[:, rows] - s[:, rows]).max(axis=-1))
             result.append(~(derivative.margin > limit))
         return result
+
+    @cached_property
+    def _near(self) -> Array:
+        """KINK, times the largest entry of v, x, b and c: not of v alone, which may be all rounding; (B,)."""
+        (x, y, s), data = self._linearised.point, self._linearised.data
+        return np.asarray(
+            KINK * np.max(np.broadcast_arrays(*(peak(part) for part in (y - s, x, data.b, data.c))), axis=0)
+        )
 
     def _undecided(self, cone: Cone, rows: Indices) -> NDArray[np.bool_]:
         """Return where the errors of y and s leave open on which side of a kink they are, (B, count)."""
@@ -138,16 +144,25 @@ class Kinks:
         again = structure.cone.project_dual(y - s, y).point
         dy = np.maximum(_EPS * abs(y), abs(y - again))
         ds = np.maximum(_EPS * abs(s), abs(s - (again - (y - s))))
+        for cone, rows in structure.cone.groups:
+            if cone.dim > 1:  # a projection is as accurate as the whole of v
+                rounding = _EPS * _norm(y[:, rows] - s[:, rows])[..., None]
+                dy[:, rows], ds[:, rows] = (np.maximum(part[:, rows], rounding) for part in (dy, ds))
         random = np.random.default_rng(0)
         asked = np.any([close.any(axis=1) for close in self._close], axis=0)[:, None]
         for _ in range(SIGNS):
-            h1, h2 = (asked * random.choice([-1.0, 1.0], part.shape[1]) * part for part in (r1, r2))
+            h1, h2 = (asked * _weights(random, part.shape[1]) * part for part in (r1, r2))
             rhs = np.hstack([h1, D.apply_root(h2)])
             z, _ = linearised.factor.solve(rhs, tol=1e-3)
             dv = D.apply_root(z[:, x.shape[1] :]) + A(z[:, : x.shape[1]]) - h2
             moved = D.apply(dv)
             dy, ds = np.maximum(dy, abs(moved)), np.maximum(ds, abs(moved - dv))
         return np.nan_to_num(dy, nan=np.inf, posinf=np.inf), np.nan_to_num(ds, nan=np.inf, posinf=np.inf)
+
+
+def _weights(random: np.random.Generator, count: int) -> Array:
+    """Return random numbers of both signs; their sizes differ, so that they do not cancel on simple data."""
+    return random.choice([-1.0, 1.0], count) * random.uniform(0.5, 1.5, count)
 
 
 def _margin(cone: Cone, v: Array) -> Array:
@@ -196,8 +211,12 @@ def changed_by_kinks(
     changed = np.max([peak(part) for part in different[-2:]], axis=0) > NEGLIGIBLE * size
     if observability is not None and changed.any():
         observed = observability.take(elements)
+        # The smaller of the two answers, so that a large one on one side hides nothing.
+        sizes = (np.max([peak(part) for part in parts[-2:]], axis=0) for parts in (first, second))
+        smaller = np.less_equal(*sizes)[:, None]
+        answer = [np.where(smaller, a, b) for a, b in zip(first, second, strict=True)]
         if len(different) == 2:
-            changed &= observed.of_solution(*different)
+            changed &= observed.of_solution(different[0], different[1], (answer[0], answer[1]))
         else:
-            changed &= observed.of_data(ConeData(*different))
+            changed &= observed.of_data(ConeData(*different), ConeData(*answer))
     return np.asarray(elements[changed])

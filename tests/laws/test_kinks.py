@@ -150,3 +150,85 @@ def test_a_lasso_at_its_kink_is_told():
     with pytest.warns(cd.DegeneracyWarning):
         layer.solve(largest).vjp(np.ones(4))
     assert layer.solve(largest * (1 - 1e-6)).diagnostics.differentiable.all()
+
+
+def simple(cones, v, kind, size):
+    """A program of simple numbers whose solution is at the kink v times ``size``."""
+    m, rng = len(v), np.random.default_rng(1)
+    A, x, P = {
+        "unit": (np.eye(m), np.ones(m), 1.0),
+        "minus": (-np.eye(m), np.arange(1.0, m + 1), 1.0),
+        "origin": (np.eye(m), np.zeros(m), 1.0),
+        "sums": (np.tril(np.ones((m, m))), np.zeros(m), 2.0),
+        "thirds": (np.eye(m) / 3, np.ones(m) / 7, 1 / 11),
+        "integers": (
+            np.round(3 * rng.standard_normal((m, m))) + 4 * np.eye(m),
+            np.round(2 * rng.standard_normal(m)),
+            1.0,
+        ),
+    }[kind]
+    y = ProductCone.from_dict(cones).project_dual(v).point * size
+    s = y - v * size
+    return cd.ConeProgram(A, A @ x + s, -P * x - A.T @ y, cones, P=P * np.eye(m)), (x, y, s)
+
+
+@pytest.mark.parametrize("kind", ["unit", "minus", "origin", "sums", "thirds", "integers"])
+@pytest.mark.parametrize(("cones", "v", "at_kink"), [case for case in CASES if case.values[2]])
+def test_a_kink_of_simple_numbers_is_found_and_told(cones, v, at_kink, kind):
+    """Rounding errors cancel there now and then; with and without a start."""
+    g = np.random.default_rng(5).standard_normal(len(v))
+    for size in (1e-3, 1.0, 1e3):
+        given, solution = simple(cones, v, kind, size)
+        for start in (solution, None):
+            found = cd.solve(given, warm_start=start).derivative()
+            assert not found.diagnostics.differentiable[0], (size, start is None)
+            with pytest.warns(cd.DegeneracyWarning):
+                found.vjp(g)
+
+
+@pytest.mark.parametrize(("cones", "v", "at_kink"), [case for case in CASES if case.values[2]])
+def test_a_kink_is_found_at_every_position_of_a_batch(cones, v, at_kink):
+    given, _ = simple(cones, v, "unit", 1.0)
+    rng = np.random.default_rng(0)
+    for position in range(5):
+        b = given.b + rng.standard_normal((5, len(v))) * (np.arange(5) != position)[:, None]
+        d = cd.solve_batch(given, b=b, on_failure="nan").derivative().diagnostics
+        assert not d.differentiable[position]
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.0, 0.1, 1 / 3, 7.0, 1e3, 1e-3])
+@pytest.mark.parametrize("bound", [1.0, 0.3, 5.0, 0.0])
+def test_a_bound_at_its_kink_is_told(slope, bound):
+    """minimise (x - u)^2 / 2 subject to a x <= a u, active with multiplier zero."""
+    found = cd.solve(cd.ConeProgram([[slope]], [slope * bound], [-bound], {"l": 1}, P=[[1.0]])).derivative()
+    assert found.diagnostics.strict_complementarity[0] == 0
+    with pytest.warns(cd.DegeneracyWarning):
+        found.vjp([1.0])
+
+
+BALLS = {
+    "norm": lambda z: cp.norm(z) <= 1,
+    "sum of squares": lambda z: cp.sum_squares(z) <= 1,
+    "largest": lambda z: cp.norm_inf(z) <= 1,
+    "sum": lambda z: cp.norm1(z) <= 1,
+    "power": lambda z: cp.sum(cp.power(z, 4)) <= 1,
+    "p-norm": lambda z: cp.pnorm(z, 3) <= 1,
+    "fraction": lambda z: cp.quad_over_lin(z, 2.0) <= 0.5,
+    "log-sum-exp": lambda z: cp.log_sum_exp(z) <= 3,
+}
+
+
+@pytest.mark.parametrize("name", BALLS)
+def test_inside_a_ball_nothing_is_told(name, strict):
+    """The projection is the identity there; the epigraph variable is at any place, at a kink now and then."""
+    z, u = cp.Variable(6), cp.Parameter(6)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - u)), [BALLS[name](z)]), [u], [z])
+    rng = np.random.default_rng(0)
+    inside = rng.standard_normal((500, 6))
+    inside *= rng.uniform(0.3, 0.95, (500, 1)) / np.abs(inside).sum(axis=1, keepdims=True)
+    if name in ("norm", "sum of squares"):
+        inside *= (np.abs(inside).sum(axis=1) / np.linalg.norm(inside, axis=1))[:, None]
+    solution, g = layer.solve(inside), rng.standard_normal((500, 6))
+    np.testing.assert_allclose(solution.vjp(g)[0], g, atol=1e-7)
+    np.testing.assert_allclose(solution.jvp(g)[0], g, atol=1e-7)
+    assert not solution.diagnostics.degenerate.any()

@@ -30,22 +30,24 @@ class MapsObservability:
 
     maps: ProblemMaps
 
-    def of_data(self, g: ConeData) -> NDArray[np.bool_]:
+    def of_data(self, g: ConeData, answer: ConeData | None = None) -> NDArray[np.bool_]:
         """Return whether a cotangent of the data reaches a parameter, shape (B,)."""
-        cotangents = (g.P, g.A, g.b, g.c)
         reached = np.zeros(g.count, dtype=bool)
-        size = np.max([_largest(cotangent) for cotangent in cotangents], axis=0)
+        size = np.max([_largest(part) for part in _parts(g)], axis=0)
+        sizes = [size] * 4 if answer is None else [np.maximum(size, part) for part in _sizes(answer)]
         # The fifth block, the objective's constant, has no cotangent here.
-        for block, cotangent in zip(self.maps.blocks, cotangents, strict=False):
+        for block, cotangent, size in zip(self.maps.blocks, _parts(g), sizes, strict=False):
             if block.matrix.nnz:
                 threshold = _RELATIVE_THRESHOLD * size * abs(block.matrix).max()
                 reached |= _largest((block.matrix.T @ cotangent.T).T) > threshold
         return reached
 
-    def of_solution(self, dx: Array, dy: Array) -> NDArray[np.bool_]:
+    def of_solution(
+        self, dx: Array, dy: Array, answer: tuple[Array, Array] | None = None
+    ) -> NDArray[np.bool_]:
         """Return whether a change of the solution reaches an output, shape (B,)."""
         reached = np.zeros(len(dx), dtype=bool)
-        size = np.maximum(_largest(dx), _largest(dy))
+        size = np.max([_largest(part) for part in (dx, dy, *(answer or ()))], axis=0)
         for output in self.maps.outputs:
             if output.matrix is not None and output.matrix.nnz:
                 change = (output.matrix @ (dx if output.kind == "primal" else dy).T).T
@@ -59,6 +61,16 @@ class MapsObservability:
     def take(self, index: NDArray[np.intp] | slice) -> MapsObservability:
         """Return the observability of the programs at these positions; it is the same for all programs."""
         return self
+
+
+def _parts(g: ConeData) -> tuple[Array, Array, Array, Array]:
+    return g.P, g.A, g.b, g.c
+
+
+def _sizes(g: ConeData) -> list[Array]:
+    """Return the sizes of cotangents of P and of A, and of those of b and c together, twice."""
+    P, A, b, c = (_largest(part) for part in _parts(g))
+    return [P, A, np.maximum(b, c), np.maximum(b, c)]
 
 
 def _largest(stack: Array) -> Array:
