@@ -16,6 +16,8 @@ SIGNS = 2
 # Distance, in units of KINK or of the errors, by which v is moved to either side of a kink in order to
 # compare the derivatives there.
 SIDE = 10
+# Pairs of random points whose projections add up to a direction into a cone. More: nearer to its middle.
+INWARDS = 16
 # An entry below this, relative to the largest, counts as zero: where K is singular, answers have errors of
 # this size.
 NEGLIGIBLE = 1e-6

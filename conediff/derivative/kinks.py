@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conediff.cones import Cone
-from conediff.derivative.constants import ERRORS, KINK, NEAR, NEGLIGIBLE, SIDE, SIGNS
+from conediff.derivative.constants import ERRORS, INWARDS, KINK, NEAR, NEGLIGIBLE, SIDE, SIGNS
 from conediff.derivative.diagnostics import Observability, peak
 from conediff.derivative.linearised_kkt import LinearisedKKT
 from conediff.program import Array, ConeData, Indices, Point
@@ -50,13 +50,15 @@ class Kinks:
         return found
 
     def rows(self, h: Array) -> NDArray[np.bool_]:
-        """Return rows of cones at a kink in which h, of shape (B, m), is not zero; shape (B, m)."""
+        """Return the rows of cones at a kink, if h, of shape (B, m), is not zero in one of these; (B, m).
+
+        Where h = 0 in all, the choice of D does not matter. If it matters in one, it may then in the others.
+        """
         kinked, largest = np.zeros(h.shape, dtype=bool), peak(h)
         for (_, rows, _), at_kink in zip(self._linearised.D.groups, self._by_group, strict=True):
-            if at_kink.any():
-                moved = np.abs(h[:, rows]).max(axis=-1) > NEGLIGIBLE * largest[:, None]
-                kinked[:, rows] = (at_kink & moved)[..., None]
-        return kinked
+            kinked[:, rows] = at_kink[..., None]
+        matters = peak(np.where(kinked, h, 0.0)) > NEGLIGIBLE * largest
+        return kinked & matters[:, None]
 
     def distance(self) -> Array:
         """Return the distance to the nearest kink, as `Diagnostics.strict_complementarity` has it, (B,)."""
@@ -74,8 +76,6 @@ class Kinks:
     def beside(self, index: Indices, kinked: NDArray[np.bool_], sign: float) -> Point:
         """Return the points of some programs a little to one side of their kinks in the rows ``kinked``."""
         x, y, s = self._linearised.point.take(index)
-        # Random entries: some cones have no kink along the line through equal ones.
-        signs = sign * np.random.default_rng(0).uniform(0.5, 1.5, y.shape[1])
         limit = np.maximum(self._near[index], KINK**2)[:, None]
         dy, ds = (ERRORS * part[index] for part in self._errors)
         step = np.empty_like(y)
@@ -84,7 +84,27 @@ class Kinks:
             error = np.maximum(dy[:, rows], ds[:, rows]).max(axis=-1)
             length = np.maximum(own, np.where(error < limit, error, limit))
             step[:, rows] = np.where(length > 0, length, limit)[..., None]
-        return Point(x, y + SIDE * step * signs * kinked, s)
+        return Point(x, y + sign * SIDE * step * self._inwards * kinked, s)
+
+    @cached_property
+    def _inwards(self) -> Array:
+        """A direction for each cone, of entries up to one, shape (m,): into K* and K, away from -K and -K*.
+
+        Along it all constraints at a kink become active together, and inactive against it. In mixed choices
+        the kinks of a constraint that cvxpy states by several cones need not show: t <= 1 and |z| <= t.
+        The sum of the projections of many points is inside; the points go in pairs w and -w.
+        """
+        cone = self._linearised.structure.cone
+        w = np.random.default_rng(0).standard_normal((INWARDS, cone.dim))
+        into_dual = cone.project_dual(np.vstack([w, -w])).point
+        into_cone = into_dual - np.vstack([w, -w])
+        inwards = np.zeros(cone.dim)
+        for part in (into_dual, into_cone):
+            total = part.sum(axis=0)
+            for _, rows in cone.groups:
+                size = np.abs(total[rows]).max(axis=-1, keepdims=True)
+                inwards[rows] += total[rows] / np.where(size > 0, 2 * size, 1.0)
+        return inwards
 
     @cached_property
     def _by_group(self) -> list[NDArray[np.bool_]]:

@@ -232,3 +232,15 @@ def test_inside_a_ball_nothing_is_told(name, strict):
     np.testing.assert_allclose(solution.vjp(g)[0], g, atol=1e-7)
     np.testing.assert_allclose(solution.jvp(g)[0], g, atol=1e-7)
     assert not solution.diagnostics.degenerate.any()
+
+
+@pytest.mark.parametrize("mode", ["vjp", "jvp"])
+@pytest.mark.parametrize("name", ["norm", "sum of squares", "largest", "sum"])
+def test_on_the_sphere_the_kink_is_told(name, mode):
+    """The limit on the epigraph variable and the cone of the norm become active together."""
+    z, u = cp.Variable(3), cp.Parameter(3)
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - u)), [BALLS[name](z)]), [u], [z])
+    on = {"largest": [1.0, 0.5, -0.25], "sum": [0.5, -0.25, 0.25]}.get(name, [2 / 3, -1 / 3, 2 / 3])
+    solution = layer.solve(np.array(on))
+    with pytest.warns(cd.DegeneracyWarning):
+        getattr(solution, mode)(np.array([1.0, 2.0, 3.0]))
