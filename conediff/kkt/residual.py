@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -91,16 +90,16 @@ class Evaluation:
         if not (relative < ROW_SHARE).any():  # no row is violated by more than the sum of its terms
             return relative
         # Bounds come first, because they cost no products.
-        if not (_largest_violation((self.r1, self.r2), self._term_bounds) > ROW_TOLERANCE).any():
-            return relative
-        rows = _largest_violation((self.r1, self.r2), self.of.terms(self.x, self.y, self.s))
+        for terms in (self._term_bounds, self.of.terms):
+            rows = self.of.largest_violation((self.r1, self.r2), terms(self.x, self.y, self.s), self.x)
+            if not (rows > ROW_TOLERANCE).any():
+                return relative
         return np.where(rows > ROW_TOLERANCE, np.maximum(relative, ROW_SHARE * rows), relative)
 
-    @property
-    def _term_bounds(self) -> tuple[Array, Array]:
+    def _term_bounds(self, x: Array, y: Array, s: Array) -> tuple[Array, Array]:
         """Lower bounds of `Residual.terms`, which do not see what cancels within a product."""
         data, (Px, Aty, Ax) = self.of.data, (np.abs(product) for product in self.products)
-        return _scale(Px, Aty, np.abs(data.c)), _scale(Ax, np.abs(self.s), np.abs(data.b))
+        return _scale(Px, Aty, np.abs(data.c)), _scale(Ax, np.abs(s), np.abs(data.b))
 
     def merit(self, scale1: Array, scale2: Array) -> Array:
         """Return the 2-norm of the residual relative to given scales, shape (B,)."""
@@ -145,12 +144,13 @@ class Residual:
             scale1=self._or_terms(
                 _scale(_largest(Px), _largest(Aty), self._of_c),
                 np.maximum(self._of_P * of_x, self._of_A * of_y),
-                lambda: np.maximum(_largest(self._peaks.of_P * x), _largest(self._peaks.of_A_rows * y)),
+                # x may be the difference of larger numbers in a row of A, so that P counts by the whole of x.
+                lambda: np.maximum(self._of_P * of_x, _largest(self._A_rows * y)),
             ),
             scale2=self._or_terms(
                 _scale(_largest(Ax), self._of_b),
                 self._of_A * of_x,
-                lambda: _largest(self._peaks.of_A_columns * x),
+                lambda: _largest(self._A_columns * x),
             ),
         )
 
@@ -165,10 +165,14 @@ class Residual:
         return np.maximum(scale, np.minimum(terms(), self._most))
 
     @cached_property
-    def _peaks(self) -> _Peaks:
-        A, P = (CANCELLED_SHARE * np.abs(part) for part in (self.data.A, self.data.P))
-        of = self.structure
-        return _Peaks(of.P.column_peaks(P), of.A.row_peaks(A), of.A.column_peaks(A))
+    def _A_rows(self) -> Array:
+        """CANCELLED_SHARE of the largest entries of the rows of A, shape (B, m)."""
+        return CANCELLED_SHARE * self.structure.A.row_peaks(np.abs(self.data.A))
+
+    @cached_property
+    def _A_columns(self) -> Array:
+        """The same of the columns, shape (B, n)."""
+        return CANCELLED_SHARE * self.structure.A.column_peaks(np.abs(self.data.A))
 
     def by_rows(self, x: Array, y: Array, s: Array) -> Array:
         """Return the largest residual of a row relative to that row's own terms, shape (B,).
@@ -176,7 +180,25 @@ class Residual:
         Terms below NEGLIGIBLE_ROW of the largest row's count as that.
         """
         residual = self.P(x) + self.At(y) + self.data.c, self.A(x) + s - self.data.b
-        return _largest_violation(residual, self.terms(x, y, s))
+        return self.largest_violation(residual, self.terms(x, y, s), x)
+
+    def largest_violation(self, residual: tuple[Array, Array], terms: tuple[Array, Array], x: Array) -> Array:
+        """Return what `by_rows` does, of R_1 and R_2, the sizes of their terms, and x.
+
+        A row that is small in rounding only is judged relative to what its rounding errors come from. These
+        are the largest row's terms; in R_1 also the largest entries of P and x, whether they meet or not,
+        since x may be the difference of large numbers in a row of A; and in R_2 the x that P makes of the
+        terms of R_1, since x may be what is left of these.
+        """
+        (r1, r2), (terms1, terms2), of_P = residual, terms, _largest(self.data.P)
+        size1 = np.maximum(_largest(terms1), of_P * _largest(x))
+        through_P = _largest(self.data.A) * size1 / np.where(of_P > 0, of_P, np.inf)
+        size2 = np.maximum(_largest(terms2), through_P)
+        parts = []
+        for r, size, largest in ((r1, terms1, size1), (r2, terms2, size2)):
+            least = np.maximum(NEGLIGIBLE_ROW * largest, np.finfo(float).tiny)
+            parts.append(_largest(r / np.maximum(size, least))[:, 0])
+        return np.asarray(np.maximum(*parts))
 
     def terms(self, x: Array, y: Array, s: Array) -> tuple[Array, Array]:
         """Return the sum of the absolute terms of every row of R, shapes (B, n) and (B, m).
@@ -198,23 +220,6 @@ class Residual:
         """Products with the absolute values of P, A and A'."""
         P = self.structure.P.products(np.abs(self.data.P))[0]
         return P, *self.structure.A.products(np.abs(self.data.A))
-
-
-class _Peaks(NamedTuple):
-    """CANCELLED_SHARE of the largest magnitudes in the columns of P, the rows and the columns of A."""
-
-    of_P: Array
-    of_A_rows: Array
-    of_A_columns: Array
-
-
-def _largest_violation(residual: tuple[Array, Array], terms: tuple[Array, Array]) -> Array:
-    """Return the largest residual of a row relative to its terms, shape (B,); see `Residual.by_rows`."""
-    parts = []
-    for r, size in zip(residual, terms, strict=True):
-        least = np.maximum(NEGLIGIBLE_ROW * _largest(size), np.finfo(float).tiny)
-        parts.append(_largest(r / np.maximum(size, least))[:, 0])
-    return np.asarray(np.maximum(*parts))
 
 
 def _largest(stack: Array) -> Array:

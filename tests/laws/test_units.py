@@ -111,6 +111,35 @@ def test_a_residual_is_relative_to_the_terms_that_cancel():
         np.testing.assert_allclose(solution.x, a - a.mean(), atol=1e-9)
 
 
+@pytest.mark.parametrize("form", ["equalities", "orthogonal", "both sides"])
+def test_a_solution_of_zero_beside_large_multipliers_is_not_failed(form):
+    """x = 0 is all rounding of the gradient, and so is every row."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 5))
+        F, a, A = (
+            rng.standard_normal((n, n)),
+            np.round(1000 * rng.standard_normal(n)),
+            rng.standard_normal((n, n)),
+        )
+        P, cones = F @ F.T + np.eye(n), {"z": n}
+        if form == "orthogonal":
+            A, P = np.linalg.qr(A)[0], np.eye(n)
+        elif form == "both sides":
+            A, cones = np.vstack([np.eye(n), -np.eye(n)]), {"l": 2 * n}
+        found = cd.solve(cd.ConeProgram(A, np.zeros(len(A)), -a, cones, P))
+        assert found.status == "solved" and np.abs(found.x).max() <= 1e-9
+
+
+def test_a_gradient_of_zero_beside_large_variables_is_not_failed():
+    """minimise w^2 subject to w = x - p, x >= 0: where x = p all of the gradient is rounding."""
+    x, p = cp.Variable(), cp.Parameter()
+    layer = cd.CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x - p)), [x >= 0]), [p], [x])
+    for size in (1e-6, 1.0, 1e6):
+        values = size * np.linspace(-1, 1, 401)
+        np.testing.assert_allclose(layer(values)[0], np.maximum(values, 0), atol=1e-9 * size)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_nearly_exact_is_not_failed(seed):
     """Entries of the dual of size 1e-12 beside others of size one."""
