@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from conediff.derivative.kkt_derivative import Tangent
 from conediff.program import Array
-from conediff.program.cone_program import numbers
+from conediff.program.cone_program import numbers, real
 
 Given = Sequence[Any] | Mapping[str, Any]
 Curvature = Callable[..., Given]
@@ -22,7 +22,7 @@ TANGENTS = ("dP", "dA", "db", "dc")
 
 def shaped(name: str, value: Any, shape: tuple[int, int]) -> Any:
     """Return a matrix; raise ValueError if it does not have this shape."""
-    matrix: Any = value if sp.issparse(value) else numbers(name, value)
+    matrix: Any = real(name, value) if sp.issparse(value) else numbers(name, value)
     if matrix.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, but has {matrix.shape}")
     return matrix

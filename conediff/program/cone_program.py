@@ -135,11 +135,9 @@ class ConeProgram:
 
 def _matrix(name: str, value: Any) -> sp.csc_array:
     """Return a float64 copy in CSC with sorted, unique indices; stored zeros stay part of the pattern."""
-    if np.dtype(getattr(value, "dtype", float)).kind == "c":
-        raise TypeError(
-            f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
-        )
-    if not sp.issparse(value):
+    if sp.issparse(value):
+        value = real(name, value)
+    else:
         value = numbers(name, value)
         if value.ndim != 2:
             raise ValueError(f"{name} must be a matrix, but has shape {value.shape}")
@@ -155,10 +153,6 @@ def _matrix(name: str, value: Any) -> sp.csc_array:
 
 def _vector(name: str, value: ArrayLike) -> Array:
     """Return a float64 copy; raise if it is complex, not one-dimensional or not finite."""
-    if np.iscomplexobj(value):
-        raise TypeError(
-            f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer"
-        )
     vector = numbers(name, value).copy()
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a vector, but has shape {vector.shape}")
@@ -169,15 +163,29 @@ def _vector(name: str, value: ArrayLike) -> Array:
 
 
 def numbers(name: str, value: Any) -> Array:
-    """Return the value as a float64 array; raise TypeError if it is None or not numeric."""
+    """Return the value as a float64 array; raise TypeError if it is None, complex or not numeric."""
     try:
         if value is None:
             raise TypeError
-        return np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        if not np.iscomplexobj(array):
+            return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name} must be an array of numbers, or a sparse matrix, got {value!r:.80}"
         ) from error
+    raise _complex(name)
+
+
+def real(name: str, matrix: Any) -> Any:
+    """Return a sparse matrix; raise TypeError if it is complex."""
+    if np.iscomplexobj(matrix):
+        raise _complex(name)
+    return matrix
+
+
+def _complex(name: str) -> TypeError:
+    return TypeError(f"{name} is complex; write the program in real and imaginary parts, or use CvxpyLayer")
 
 
 def _symmetric(value: Any, n: int) -> sp.csc_array:

@@ -147,3 +147,23 @@ def test_largest_values_of_rows_and_columns(shape):
     dense = np.abs(A.toarray())
     np.testing.assert_array_equal(pattern.row_peaks(values)[1], 2 * dense.max(axis=1, initial=0))
     np.testing.assert_array_equal(pattern.column_peaks(values)[0], dense.max(axis=0, initial=0))
+
+
+@pytest.mark.parametrize("name", ["P", "A", "b", "c"])
+def test_complex_stacks_are_refused(name):
+    """NumPy would drop the imaginary part, with a warning of its own."""
+    program = cd.ConeProgram(A, B, C, CONES, P=P)
+    stack = {"P": program.data.P, "A": program.data.A, "b": program.data.b, "c": program.data.c}[name]
+    with pytest.raises(TypeError, match=f"{name} is complex"):
+        cd.solve_batch(program, **{name: stack + 1j})
+
+
+def test_complex_tangents_and_cotangents_are_refused():
+    derivative = cd.solve(cd.ConeProgram(A, B, C, CONES, P=P)).derivative()
+    for give in (
+        lambda: derivative.vjp(np.ones(2) * 1j),
+        lambda: derivative.jvp(db=np.ones(3) * 1j),
+        lambda: derivative.jvp(dA=sp.csc_array(A * 1j)),
+    ):
+        with pytest.raises(TypeError, match="is complex"):
+            give()
